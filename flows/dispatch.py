@@ -1,0 +1,128 @@
+"""Work that other processes do: hand it over once, follow it, survive the death of either side."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import psutil
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.states import Crashed
+
+from flows.context import Context
+from lake.errors import GateRejected, TidemillError
+from lake.ledger.versions import Version
+from lake.records import ExportedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_FRESH_RUNS = 3
+POLL_S = 1.0
+
+
+def run_training(context: Context, version: Version) -> ExportedModel:
+    """Run the `train` flow in the training pool and wait for it. A crashed run is resumed, three times at most.
+
+    Raises GateRejected when the challenger lost, TidemillError when training failed.
+    """
+    for run in _training_runs(version):
+        final = _followed(context, run.id, version)
+        if final.state is not None and final.state.is_completed():
+            records = (ExportedModel.model_validate(r) for r in context.ledger.stages.records("export", version.model))
+            return next(record for record in records if record.version == version.version)
+        now = context.ledger.versions.get(version.model, version.version)
+        if now is not None and now.state == "rejected":
+            raise GateRejected(
+                f"{version.model} {version.version}",
+                expected="a challenger that passes the recipe's gate",
+                got=now.message or "",
+                remedy="the champion keeps serving; 'tidemill models' shows the figures",
+            )
+        if final.state is not None and final.state.is_failed():
+            raise TidemillError(
+                f"training of {version.model} {version.version}",
+                expected="a completed flow run",
+                got=final.state.message or final.state.name,
+                remedy=f"open flow run {final.name} in the Prefect UI, then 'tidemill retrain {version.model}'",
+            )
+        get_run_logger().warning("training run %s ended as %s; trying again", final.name, final.state)
+    raise TidemillError(
+        f"training of {version.model} {version.version}",
+        expected=f"a run that survives, of {MAX_FRESH_RUNS}",
+        got="as many crashes",
+        remedy="look for out-of-memory kills in the logs, then 'tidemill retrain'",
+    )
+
+
+def wait_for_rollout(context: Context, rollout_id: str) -> str:
+    """Follow a rollout to its end, logging every decision. Returns the outcome in words."""
+    told = 0
+    while True:
+        for decision in context.ledger.rollouts.decisions(rollout_id)[told:]:
+            get_run_logger().info(
+                "%s: %s → %s: %s", decision.action, decision.from_stage, decision.to_stage, decision.reason
+            )
+            told += 1
+        state = context.ledger.rollouts.get(rollout_id)
+        if state is None or state.state != "running":
+            return f"rollout {rollout_id}: {state.state if state else 'unknown'}"
+        time.sleep(POLL_S)
+
+
+def read_progress(context: Context, model: str, version: str) -> dict[str, float] | None:
+    """What the training process last told: step, n_steps, loss, tokens_per_s, eta_s. None before it starts."""
+    try:
+        told: dict[str, float] = json.loads(context.progress_file(model, version).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return told
+
+
+def _training_runs(version: Version) -> Iterator[FlowRun]:
+    """The run under way, if an earlier caller died while it waited; then fresh ones, never two for one key."""
+    n_fresh, attempt = 0, 0
+    while n_fresh < MAX_FRESH_RUNS:
+        attempt += 1
+        run = run_deployment(
+            "train/train",
+            parameters={"model": version.model, "version": version.version},
+            idempotency_key=f"{version.training_key}-{attempt}",
+            timeout=0,
+        )
+        if run.state is not None and run.state.is_final() and not run.state.is_completed():
+            continue  # an earlier attempt
+        n_fresh += 1
+        yield run
+
+
+def _followed(context: Context, run_id: UUID, version: Version) -> FlowRun:
+    """Poll a flow run until it is final. A run whose process is gone is declared crashed."""
+    last_told = 0.0
+    with get_client(sync_client=True) as client:
+        while True:
+            run = client.read_flow_run(run_id)
+            if run.state is not None and run.state.is_final():
+                return run
+            if _process_is_gone(run):
+                client.set_flow_run_state(run_id, Crashed(message="its process is gone"), force=True)
+                continue
+            progress = read_progress(context, version.model, version.version)
+            if progress and time.monotonic() - last_told > 30:
+                get_run_logger().info("training: %s", progress)
+                last_told = time.monotonic()
+            time.sleep(POLL_S)
+
+
+def _process_is_gone(run: FlowRun) -> bool:
+    """A run of this host that says it runs, but whose process does not. Prefect alone would leave it running."""
+    if not run.infrastructure_pid or run.state is None or not run.state.is_running():
+        return False
+    host, _, pid = run.infrastructure_pid.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid))

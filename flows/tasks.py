@@ -1,0 +1,324 @@
+"""One Prefect task a stage: look up what is committed, call the layer below, leave something to look at in the UI.
+
+The stages' own packages are imported inside the tasks: a process pays only for what it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+from flows.context import Context
+from flows.reports import loss_curve_artifact, training_progress
+from lake.errors import CheckFailed, GateRejected
+from lake.layout import dataset_prefix, report_prefix, version_prefix
+from lake.ledger.versions import Version
+from lake.records import (
+    Bento,
+    Checkpoint,
+    CheckReport,
+    Dataset,
+    Drop,
+    EvalReport,
+    ExportedModel,
+)
+from lake.stage import run_stage
+
+
+@task(task_run_name="prepare {drop.drop_id}")
+def prepare(context: Context, drop: Drop) -> Dataset:
+    """Beam: extract, clean, redact, deduplicate against the drop and all history, split."""
+    recipe = context.recipe(drop.model)
+    history = history_of(context, drop.model)
+
+    def build(identity: str) -> Dataset:
+        from beam_jobs.prepare import prepare as run_job
+
+        return run_job(drop, recipe, context.address, identity, history)
+
+    dataset = run_stage(
+        context.ledger,
+        context.bucket,
+        stage="prepare",
+        model=drop.model,
+        inputs=[drop.drop_id, *(earlier.dataset_id for earlier in history)],
+        parameters=recipe.prepare.model_dump(mode="json"),
+        package="beam_jobs",
+        prefix_of=lambda identity: dataset_prefix(drop.model, identity),
+        record_type=Dataset,
+        build=build,
+    )
+    outcome = {"kept": dataset.n_kept, **dataset.rejected}
+    create_table_artifact(
+        [{"outcome": reason, "documents": count} for reason, count in outcome.items()],
+        key="prepare",
+        description=f"{dataset.n_read} documents read from {dataset.n_objects} objects of drop {drop.drop_id}",
+    )
+    return dataset
+
+
+@task(task_run_name="check {dataset.dataset_id}")
+def check(context: Context, dataset: Dataset) -> CheckReport:
+    """Great Expectations. Raises CheckFailed, so that the drop stops here and the champion stays."""
+    recipe = context.recipe(dataset.model)
+
+    def build(identity: str) -> CheckReport:
+        from checks.data import check as run_suite
+
+        return run_suite(dataset, recipe, context.address, identity)
+
+    report = run_stage(
+        context.ledger,
+        context.bucket,
+        stage="check",
+        model=dataset.model,
+        inputs=[dataset.dataset_id],
+        parameters={**recipe.check.model_dump(mode="json"), "languages": recipe.prepare.languages},
+        package="checks",
+        prefix_of=lambda identity: report_prefix(dataset.model, "check", identity),
+        record_type=CheckReport,
+        build=build,
+    )
+    create_link_artifact(
+        context.bucket.url(report.data_docs_key), key="data-docs", link_text="Data Docs of this drop", description=""
+    )
+    if not report.passed:
+        raise CheckFailed(
+            f"dataset {dataset.dataset_id} of {dataset.model}",
+            expected=f"{report.n_expectations} expectations met",
+            got="; ".join(report.failures),
+            remedy="correct the data (or the recipe's check section) and drop it again; the champion keeps serving",
+        )
+    return report
+
+
+@task(task_run_name="train {version.model} {version.version}")
+def train(context: Context, version: Version) -> Checkpoint:
+    """LoRA on torch, from the champion's adapter or the base. A killed run resumes from its last checkpoint."""
+    recipe = context.recipe(version.model)
+    datasets = datasets_by_id(context, version.model, version.dataset_ids)
+    parent = checkpoint_of(context, version.model, version.parent)
+
+    def build(identity: str) -> Checkpoint:
+        from training.finetune import finetune
+
+        with training_progress(context.progress_file(version.model, version.version)) as progress:
+            checkpoint, _ = finetune(
+                model=version.model,
+                version=version.version,
+                datasets=datasets,
+                replay=seen_by(context, version.model, version.parent),
+                parent=parent,
+                recipe=recipe,
+                address=context.address,
+                cache=context.model_cache,
+                workdir=context.workdir(identity),
+                checkpoint_id=identity,
+                progress=progress,
+            )
+        return checkpoint
+
+    checkpoint = run_stage(
+        context.ledger,
+        context.bucket,
+        stage="train",
+        model=version.model,
+        inputs=[*version.dataset_ids, version.version, parent.checkpoint_id if parent else "", recipe.base_model],
+        parameters=recipe.training.model_dump(mode="json"),
+        package="training",
+        prefix_of=lambda _: version_prefix(version.model, version.version, "adapter"),
+        record_type=Checkpoint,
+        build=build,
+    )
+    loss_curve_artifact(context.bucket, checkpoint)
+    return checkpoint
+
+
+@task(task_run_name="evaluate {checkpoint.model} {checkpoint.version}")
+def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> EvalReport:
+    """Challenger against champion on held-out data. Raises GateRejected when the challenger does not win."""
+    from checks.gate import judge, render_report
+    from training.evaluate import evaluate as measure
+
+    recipe = context.recipe(version.model)
+    champion = checkpoint_of(context, version.model, version.parent)
+
+    def build(identity: str) -> EvalReport:
+        scores = measure(
+            checkpoint=checkpoint,
+            champion=champion,
+            datasets=datasets_by_id(context, version.model, version.dataset_ids),
+            champion_datasets=seen_by(context, version.model, version.parent),
+            recipe=recipe,
+            address=context.address,
+            cache=context.model_cache,
+            eval_id=identity,
+        )
+        passed, reasons = judge(scores.perplexity, scores.task, recipe.gate, version.parent)
+        prefix = report_prefix(version.model, "evaluation", identity)
+        report = EvalReport(
+            eval_id=identity,
+            model=version.model,
+            version=version.version,
+            champion_version=version.parent,
+            passed=passed,
+            reasons=reasons,
+            perplexity=scores.perplexity,
+            task=scores.task,
+            report_key=f"{prefix}report.html",
+        )
+        page, chart = render_report(report)
+        context.bucket.put(report.report_key, page.encode(), "text/html")
+        context.bucket.put(f"{prefix}perplexity.png", chart, "image/png")
+        return report
+
+    report = run_stage(
+        context.ledger,
+        context.bucket,
+        stage="evaluate",
+        model=version.model,
+        inputs=[checkpoint.checkpoint_id, champion.checkpoint_id if champion else ""],
+        parameters=recipe.gate.model_dump(mode="json"),
+        package="training",
+        prefix_of=lambda identity: report_prefix(version.model, "evaluation", identity),
+        record_type=EvalReport,
+        build=build,
+    )
+    create_markdown_artifact(
+        "\n".join(f"- {reason}" for reason in report.reasons)
+        + f"\n\n[Evaluation report]({context.bucket.url(report.report_key)})",
+        key="evaluation",
+        description=f"{version.model} {version.version}: {'passed' if report.passed else 'rejected by'} the gate",
+    )
+    if not report.passed:
+        context.ledger.versions.move(version.model, version.version, "rejected", "; ".join(report.reasons))
+        raise GateRejected(
+            f"{version.model} {version.version}",
+            expected="a challenger that passes the recipe's gate",
+            got="; ".join(report.reasons),
+            remedy="the champion keeps serving; drop more or better data, or change the recipe's gate or training",
+        )
+    return report
+
+
+@task(task_run_name="export {checkpoint.model} {checkpoint.version}")
+def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
+    """ONNX with KV cache, parity with torch, 8-bit weights with a perplexity check of their own."""
+    recipe = context.recipe(checkpoint.model)
+
+    def build(identity: str) -> ExportedModel:
+        from training.export import export as run_export
+
+        return run_export(
+            checkpoint=checkpoint,
+            recipe=recipe,
+            address=context.address,
+            cache=context.model_cache,
+            workdir=context.workdir(identity),
+            export_id=identity,
+        )
+
+    return run_stage(
+        context.ledger,
+        context.bucket,
+        stage="export",
+        model=checkpoint.model,
+        inputs=[checkpoint.checkpoint_id],
+        parameters=recipe.export.model_dump(mode="json"),
+        package="training",
+        prefix_of=lambda _: version_prefix(checkpoint.model, checkpoint.version, "onnx"),
+        record_type=ExportedModel,
+        build=build,
+    )
+
+
+@task(task_run_name="package {exported.model} {exported.version}")
+def package(context: Context, exported: ExportedModel, version: Version) -> Bento:
+    """A bento whose labels carry the lineage."""
+    recipe = context.recipe(exported.model)
+
+    def build(identity: str) -> Bento:
+        from bentos.package import package as build_bento
+
+        labels = {
+            "version": version.version,
+            "export_id": exported.export_id,
+            "datasets": ".".join(version.dataset_ids),
+            "parent": version.parent or "none",
+        }
+        return build_bento(
+            exported, recipe, labels, context.address, context.bentoml_home, context.workdir(identity), identity
+        )
+
+    bento = run_stage(
+        context.ledger,
+        context.bucket,
+        stage="package",
+        model=exported.model,
+        inputs=[exported.export_id],
+        parameters={"log_share": recipe.monitoring.log_share},
+        package="bentos",
+        prefix_of=lambda _: version_prefix(exported.model, exported.version, "bento"),
+        record_type=Bento,
+        build=build,
+    )
+    context.ledger.versions.move(exported.model, exported.version, "ready")
+    return bento
+
+
+@task(task_run_name="roll out {bento.tag}")
+def roll_out(context: Context, bento: Bento, inject_error_rate: float = 0.0) -> str:
+    """Hand the bento to the rollout controller. Returns the rollout's id."""
+    from bentos.controller import begin_rollout
+
+    recipe = context.recipe(bento.model)
+    started = begin_rollout(
+        context.settings,
+        context.ledger,
+        model=bento.model,
+        version=bento.version,
+        tag=bento.tag,
+        plan=recipe.rollout,
+        inject_error_rate=inject_error_rate,
+    )
+    get_run_logger().info("rollout %s started at %s", started.rollout_id, datetime.now(UTC).isoformat())
+    return started.rollout_id
+
+
+def history_of(context: Context, model: str) -> list[Dataset]:
+    """Datasets that later drops are deduplicated against: all but those that the checks refused."""
+    kept = {
+        state.dataset_id
+        for state in context.ledger.arrivals.states(model)
+        if state.state in ("waiting", "training", "trained")
+    }
+    return [dataset for dataset in _datasets(context, model) if dataset.dataset_id in kept]
+
+
+def datasets_by_id(context: Context, model: str, dataset_ids: Sequence[str]) -> list[Dataset]:
+    return [dataset for dataset in _datasets(context, model) if dataset.dataset_id in dataset_ids]
+
+
+def seen_by(context: Context, model: str, version: str | None) -> list[Dataset]:
+    """Every dataset that a version was trained on, directly or through its parents."""
+    seen: list[str] = []
+    while version is not None:
+        found = context.ledger.versions.get(model, version)
+        if found is None:
+            break
+        seen.extend(found.dataset_ids)
+        version = found.parent
+    return datasets_by_id(context, model, seen)
+
+
+def checkpoint_of(context: Context, model: str, version: str | None) -> Checkpoint | None:
+    """The committed checkpoint of a version; None for no version."""
+    records = (Checkpoint.model_validate(record) for record in context.ledger.stages.records("train", model))
+    return next((record for record in records if record.version == version), None)
+
+
+def _datasets(context: Context, model: str) -> list[Dataset]:
+    return [Dataset.model_validate(record) for record in context.ledger.stages.records("prepare", model)]

@@ -1,0 +1,224 @@
+"""The object store: a thin, typed face over boto3 with the errors a user can act on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ConfigDict
+
+from lake.errors import SourceChanged, StorageError
+from lake.records import ObjectRef
+from lake.settings import Settings
+
+_REMEDIES = {
+    "NoSuchBucket": "create the bucket, or set TIDEMILL_BUCKET to one that exists",
+    "InvalidAccessKeyId": "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY to a pair the store knows",
+    "SignatureDoesNotMatch": "set TIDEMILL_S3_SECRET_ACCESS_KEY to the secret that belongs to the access key",
+    "AccessDenied": "give this key the rights to list, read and write the bucket",
+    "403": "give this key the rights to list, read and write the bucket, or correct the key and secret",
+    "404": "check the bucket and the key; 'tidemill doctor' tests both",
+    "InsufficientStorage": "free space on the store's disk and run 'tidemill up' again",
+    "EntityTooLarge": "free space on the store's disk or raise its limit",
+}
+
+
+class BucketAddress(BaseModel):
+    """What it takes to open the bucket in another process. Picklable, so that Beam can carry it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    endpoint_url: str | None
+    name: str
+    access_key_id: str | None
+    secret_access_key: str | None
+    region: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> BucketAddress:
+        return cls(
+            endpoint_url=settings.s3_url,
+            name=settings.bucket,
+            access_key_id=settings.access_key_id,
+            secret_access_key=settings.secret_access_key,
+            region=settings.s3_region,
+        )
+
+
+class Bucket:
+    """One bucket. Every method raises StorageError (or SourceChanged) with a remedy, never a bare botocore error."""
+
+    def __init__(self, address: BucketAddress) -> None:
+        self.address = address
+        self.name = address.name
+        self.client: Any = boto3.client(
+            "s3",
+            endpoint_url=address.endpoint_url,
+            aws_access_key_id=address.access_key_id,
+            aws_secret_access_key=address.secret_access_key,
+            region_name=address.region,
+            config=Config(
+                signature_version="s3v4",
+                retries={"max_attempts": 5, "mode": "standard"},
+                connect_timeout=5,
+                read_timeout=60,
+                s3={"addressing_style": "path"},
+                # Newer botocore adds checksum trailers by default, which S3 look-alikes do not all understand.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def list(self, prefix: str) -> Iterator[ObjectRef]:
+        """All objects under the prefix, page by page."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        try:
+            for page in pages:
+                for found in page.get("Contents", ()):
+                    yield ObjectRef(
+                        bucket=self.name,
+                        key=found["Key"],
+                        etag=found["ETag"].strip('"'),
+                        size_bytes=found["Size"],
+                        last_modified=found["LastModified"],
+                    )
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, f"list {prefix}") from error
+
+    def exists(self, key: str) -> bool:
+        try:
+            self.client.head_object(Bucket=self.name, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+                return False
+            raise self._explained(error, key) from error
+        except BotoCoreError as error:
+            raise self._explained(error, key) from error
+        return True
+
+    def get(self, key: str) -> bytes:
+        try:
+            body: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, key) from error
+        return body
+
+    def open_version(self, ref: ObjectRef) -> IO[bytes]:
+        """Stream the very version that was listed. Raises SourceChanged when it is not there any more."""
+        try:
+            answer = self.client.get_object(Bucket=self.name, Key=ref.key, IfMatch=f'"{ref.etag}"')
+        except (ClientError, BotoCoreError) as error:
+            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+            if code in ("PreconditionFailed", "412", "NoSuchKey", "404"):
+                raise self._changed(ref, code) from error
+            raise self._explained(error, ref.key) from error
+        if answer["ETag"].strip('"') != ref.etag:  # a store that ignores If-Match
+            raise self._changed(ref, answer["ETag"])
+        body: IO[bytes] = answer["Body"]
+        return body
+
+    def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
+        try:
+            self.client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type)
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, key) from error
+
+    def upload(self, path: Path, key: str) -> None:
+        try:
+            self.client.upload_file(str(path), self.name, key)
+        except (ClientError, BotoCoreError, boto3.exceptions.S3UploadFailedError) as error:
+            raise self._explained(error, key) from error
+
+    def upload_folder(self, folder: Path, prefix: str) -> tuple[str, ...]:
+        """Upload every file below `folder`; returns the keys, sorted."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        keys = tuple(prefix + path.relative_to(folder).as_posix() for path in files)
+        for path, key in zip(files, keys, strict=True):
+            self.upload(path, key)
+        return keys
+
+    def download(self, key: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.client.download_file(self.name, key, str(path))
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, key) from error
+
+    def download_folder(self, prefix: str, folder: Path) -> None:
+        """Mirror a prefix into a folder. Raises StorageError when a key would land outside of it."""
+        root = folder.resolve()
+        for ref in self.list(prefix):
+            target = (root / ref.key.removeprefix(prefix)).resolve()
+            if not target.is_relative_to(root):
+                raise StorageError(
+                    f"s3://{self.name}/{ref.key}",
+                    expected=f"a key below {prefix}",
+                    got="a path that leaves it",
+                    remedy="delete that object",
+                )
+            self.download(ref.key, target)
+
+    def put_table(self, key: str, table: pa.Table) -> None:
+        """Write a Parquet object (zstd)."""
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        self.put(key, sink.getvalue(), "application/vnd.apache.parquet")
+
+    def get_table(self, key: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(io.BytesIO(self.get(key)), columns=columns)
+
+    def digest(self, key: str) -> tuple[int, str]:
+        """Size in bytes and sha256 (hex) of an object, streamed."""
+        sha256, size_bytes = hashlib.sha256(), 0
+        try:
+            for chunk in self.client.get_object(Bucket=self.name, Key=key)["Body"].iter_chunks(1 << 20):
+                sha256.update(chunk)
+                size_bytes += len(chunk)
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, key) from error
+        return size_bytes, sha256.hexdigest()
+
+    def url(self, key: str, expires_s: int = 7 * 24 * 3600) -> str:
+        """A presigned link that a browser can open for `expires_s` seconds."""
+        link: str = self.client.generate_presigned_url(
+            "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=expires_s
+        )
+        return link
+
+    def ensure(self, create: bool) -> None:
+        """Check that the bucket answers; make it when `create`. Raises StorageError."""
+        try:
+            self.client.head_bucket(Bucket=self.name)
+        except ClientError as error:
+            missing = error.response["Error"]["Code"] in ("404", "NoSuchBucket")
+            if not (create and missing):
+                raise self._explained(error, "(bucket)") from error
+            self.client.create_bucket(Bucket=self.name)
+        except BotoCoreError as error:
+            raise self._explained(error, "(bucket)") from error
+
+    def _changed(self, ref: ObjectRef, got: str) -> SourceChanged:
+        return SourceChanged(
+            ref.uri,
+            expected=f"etag {ref.etag}",
+            got=got,
+            remedy="nothing to do: the new version is picked up as a new object",
+        )
+
+    def _explained(self, error: Exception, what: str) -> StorageError:
+        if isinstance(error, ClientError):
+            code = str(error.response["Error"]["Code"])
+            got = f"{code} {error.response['Error'].get('Message', '')}".strip()
+            remedy = _REMEDIES.get(code, "run 'tidemill doctor'")
+        else:
+            got = f"{type(error).__name__}: {error}"
+            remedy = f"check that {self.address.endpoint_url} is up ('tidemill up', 'tidemill doctor')"
+        return StorageError(f"s3://{self.name}/{what}", expected="an answer from the store", got=got, remedy=remedy)

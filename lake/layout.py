@@ -1,0 +1,44 @@
+"""Where things are in the bucket. The only place that spells a key."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+RECIPES = "recipes/"
+
+
+def inbox_prefix(model: str) -> str:
+    """The user's folder: read by Tidemill, never written except by `tidemill drop`, never deleted from."""
+    return f"inbox/{model}/"
+
+
+def recipe_key(model: str) -> str:
+    return f"{RECIPES}{model}.yaml"
+
+
+def dataset_prefix(model: str, dataset_id: str) -> str:
+    """Holds `shards/<split>-00000.parquet`, `signatures/`, `rejects/`, `metrics/` and `manifest.json`."""
+    return f"datasets/{model}/{dataset_id}/"
+
+
+def version_prefix(model: str, version: str, part: str) -> str:
+    """`part` is `adapter`, `onnx` or `bento`."""
+    return f"models/{model}/{version}/{part}/"
+
+
+def report_prefix(model: str, kind: str, report_id: str) -> str:
+    """`kind` is `check`, `training`, `evaluation`, `drift` or `rollout`."""
+    return f"reports/{model}/{kind}/{report_id}/"
+
+
+def log_prefix(model: str) -> str:
+    return f"logs/{model}/"
+
+
+def log_key(model: str, at: datetime, writer: str, sequence: int) -> str:
+    """`writer` names one replica process, so that no two write the same key. Keys of one day sort by time."""
+    return f"{log_prefix(model)}dt={at:%Y-%m-%d}/{at:%H%M%S}-{writer}-{sequence:06d}.parquet"
+
+
+def manifest_key(prefix: str) -> str:
+    return f"{prefix}manifest.json"

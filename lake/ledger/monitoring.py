@@ -1,0 +1,65 @@
+"""Drift windows: every verdict, and which of them has caused a retraining."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from lake.ledger.tables import drift_windows
+from lake.records import DriftVerdict
+
+
+class DriftWindows:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def count(self, model: str, version: str) -> int:
+        """Windows judged so far for the version. They do not overlap, so it is also the next one's number."""
+        with self._engine.connect() as connection:
+            return (
+                connection.scalar(
+                    select(func.count())
+                    .select_from(drift_windows)
+                    .where(drift_windows.c.model == model, drift_windows.c.version == version)
+                )
+                or 0
+            )
+
+    def record(self, number: int, verdict: DriftVerdict) -> bool:
+        """Enter window `number`'s verdict. False when it has been judged before."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    drift_windows.insert().values(
+                        drift_id=verdict.drift_id,
+                        model=verdict.model,
+                        version=verdict.version,
+                        number=number,
+                        record=verdict.model_dump(mode="json"),
+                        decided_at=verdict.decided_at,
+                        retrained=0,
+                    )
+                )
+        except IntegrityError:
+            return False
+        return True
+
+    def verdicts(self, model: str, version: str | None = None) -> list[DriftVerdict]:
+        """Verdicts in the order of their windows."""
+        query = select(drift_windows.c.record).where(drift_windows.c.model == model)
+        if version:
+            query = query.where(drift_windows.c.version == version)
+        with self._engine.connect() as connection:
+            rows = connection.scalars(query.order_by(drift_windows.c.decided_at))
+            return [DriftVerdict.model_validate(row) for row in rows]
+
+    def claim_retraining(self, drift_id: str) -> bool:
+        """True for exactly one caller per confirmed drift."""
+        with self._engine.begin() as connection:
+            result = connection.execute(
+                update(drift_windows)
+                .where(drift_windows.c.drift_id == drift_id, drift_windows.c.retrained == 0)
+                .values(retrained=1)
+            )
+            return result.rowcount == 1

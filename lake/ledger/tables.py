@@ -1,0 +1,155 @@
+"""The ledger's tables. A change here needs a migration in `lake/migrations/versions`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in, aware UTC datetimes out: SQLite alone would lose the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"got the naive time {value}, expected one with a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("bucket", String(255), primary_key=True),
+    Column("key", String(1024), primary_key=True),
+    Column("etag", String(128), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("last_modified", UtcDateTime, nullable=False),
+    Column("first_seen_at", UtcDateTime, nullable=False),
+    Column("drop_id", String(32), ForeignKey("drops.drop_id"), nullable=True),
+    Column("state", String(16), nullable=False),  # seen, assigned, deleted
+    Index("ix_objects_model_state", "model", "state"),
+)
+
+drops = Table(
+    "drops",
+    metadata,
+    Column("drop_id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    # closed, preparing, waiting (prepared and checked, not trained on yet), training, trained, refused, failed
+    Column("state", String(16), nullable=False),
+    Column("closed_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("owner", String(128), nullable=True),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("dataset_id", String(32), nullable=True),
+    Column("message", Text, nullable=True),
+    Index("ix_drops_model_state", "model", "state"),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    Column("stage_id", String(32), primary_key=True),
+    Column("stage", String(32), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("manifest_key", String(1024), nullable=False),
+    Column("record", JSON, nullable=False),
+    Column("committed_at", UtcDateTime, nullable=False),
+    Column("duration_s", Float, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("version", String(16), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("training_key", String(64), nullable=False),
+    # candidate, rejected, failed, ready, challenger, champion, retired, rolled_back
+    Column("state", String(16), nullable=False),
+    Column("reason", String(32), nullable=False),  # what caused the training: drop, drift or manual
+    Column("dataset_ids", JSON, nullable=False),
+    Column("parent", String(16), nullable=True),
+    Column("message", Text, nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("live_at", UtcDateTime, nullable=True),
+    UniqueConstraint("model", "number"),
+    UniqueConstraint("model", "training_key"),
+)
+
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("version", String(16), primary_key=True),
+    Column("tag", String(128), nullable=False),
+    Column("port", Integer, nullable=False, unique=True),
+    Column("environment", JSON, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("rollout_id", String(64), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("challenger", String(16), nullable=False),
+    Column("champion", String(16), nullable=True),
+    Column("plan", JSON, nullable=False),
+    Column("step_index", Integer, nullable=False),  # -1: waiting for the challenger to be ready
+    Column("state", String(16), nullable=False),  # running, promoted, rolled_back
+    Column("baseline", JSON, nullable=True),  # gateway counters when the step began
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("entered_at", UtcDateTime, nullable=False),
+    Index("ix_rollouts_state", "state"),
+)
+
+rollout_decisions = Table(
+    "rollout_decisions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("rollout_id", String(64), ForeignKey("rollouts.rollout_id"), nullable=False),
+    Column("record", JSON, nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+)
+
+drift_windows = Table(
+    "drift_windows",
+    metadata,
+    Column("drift_id", String(64), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("version", String(16), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("record", JSON, nullable=False),
+    Column("decided_at", UtcDateTime, nullable=False),
+    Column("retrained", Integer, nullable=False, default=0),
+    UniqueConstraint("model", "version", "number"),
+)

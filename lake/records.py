@@ -1,0 +1,222 @@
+"""What the stages hand to each other: one frozen type each, every field required, JSON in and out.
+
+`Drop → Dataset → CheckReport → Checkpoint → EvalReport → ExportedModel → Bento → RolloutDecision`, and on the way
+back `PredictionLog → DriftVerdict`. Keys are keys inside the bucket; a `*_prefix` ends with a slash.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+RolloutStage = Literal["pending", "shadow", "ab", "canary", "full", "rolled_back"]
+RolloutAction = Literal["start", "hold", "promote", "roll_back"]
+
+
+class Record(BaseModel):
+    """Base of all hand-overs: immutable, no unknown fields, timestamps in UTC."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ObjectRef(Record):
+    """One version of one object, as the listing showed it."""
+
+    bucket: str
+    key: str
+    etag: str
+    size_bytes: int
+    last_modified: datetime
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class Drop(Record):
+    """A set of new objects that arrived together. `drop_id` is derived from the set, so the same set is one drop."""
+
+    drop_id: str
+    model: str
+    objects: tuple[ObjectRef, ...]
+    closed_at: datetime
+
+
+class Dataset(Record):
+    """A prepared drop: Parquet shards by split, signatures and rejects under `prefix`.
+
+    `rejected` counts dead letters by reason (duplicates are among them: `exact_duplicate`, `near_duplicate`);
+    `n_read == n_kept + sum(rejected.values())`. `n_documents` and `n_characters` are kept documents by split.
+    """
+
+    dataset_id: str
+    model: str
+    drop_id: str
+    prefix: str
+    history_ids: tuple[str, ...]
+    n_objects: int
+    n_read: int
+    n_kept: int
+    rejected: dict[str, int]
+    redacted: dict[str, int]
+    n_documents: dict[str, int]
+    n_characters: dict[str, int]
+
+
+class CheckReport(Record):
+    """Outcome of the data gate. `failures` says expectation, expected and observed in words."""
+
+    check_id: str
+    dataset_id: str
+    passed: bool
+    n_expectations: int
+    failures: tuple[str, ...]
+    data_docs_key: str
+
+
+class Checkpoint(Record):
+    """A trained adapter. `dataset_ids` are those trained on directly; `parent_version` is what it started from."""
+
+    checkpoint_id: str
+    model: str
+    version: str
+    dataset_ids: tuple[str, ...]
+    parent_version: str | None
+    base_model: str
+    adapter_prefix: str
+    n_steps: int
+    n_tokens: int
+    train_loss: float
+    validation_loss: float
+    device: str
+    precision: str
+    duration_s: float
+    resumed_from_step: int
+    loss_curve_key: str
+
+
+class TaskScore(Record):
+    """Accuracy on the fixed task set, in [0, 1]."""
+
+    base: float
+    champion: float | None
+    challenger: float
+
+
+class PerplexityScore(Record):
+    """exp(mean negative log-likelihood per token) on one held-out set; lower is better."""
+
+    held_out: str
+    n_tokens: int
+    base: float
+    champion: float | None
+    challenger: float
+
+
+class EvalReport(Record):
+    """Challenger against champion. `reasons` explains every rule of the gate, passed or not."""
+
+    eval_id: str
+    model: str
+    version: str
+    champion_version: str | None
+    passed: bool
+    reasons: tuple[str, ...]
+    perplexity: tuple[PerplexityScore, ...]
+    task: TaskScore
+    report_key: str
+
+
+class ExportedModel(Record):
+    """An ONNX model with KV cache, checked against torch.
+
+    `parity_max_logit_diff` and `parity_top1` compare fp32 ONNX with torch; `quantization_loss` is the quantized
+    model's perplexity over the fp32 one's, minus 1. `variant` is the one that passed and goes on.
+    """
+
+    export_id: str
+    model: str
+    version: str
+    variant: Literal["fp32", "int8"]
+    onnx_prefix: str
+    size_bytes: int
+    parity_max_logit_diff: float
+    parity_top1: float
+    perplexity_fp32: float
+    perplexity_variant: float
+    quantization_loss: float
+
+
+class Bento(Record):
+    """A BentoML bento in the local store, its labels carrying the lineage ids."""
+
+    bento_id: str
+    tag: str
+    model_tag: str
+    model: str
+    version: str
+    export_id: str
+    labels: dict[str, str]
+    archive_key: str
+
+
+class ClusterStats(Record):
+    """What the gateway counted for one version within one rollout stage. Latency is upstream request time."""
+
+    n_requests: int
+    n_errors: int
+    latency_mean_ms: float
+    latency_p95_ms: float
+
+
+class RolloutDecision(Record):
+    """One verdict of the rollout controller, with the evidence that it rests on."""
+
+    rollout_id: str
+    model: str
+    challenger: str
+    champion: str | None
+    action: RolloutAction
+    from_stage: str
+    to_stage: str
+    reason: str
+    champion_stats: ClusterStats
+    challenger_stats: ClusterStats
+    decided_at: datetime
+
+
+class PredictionLog(Record):
+    """One answered request, redacted, as it is written to `logs/<model>/dt=…/`."""
+
+    request_id: str
+    model: str
+    version: str
+    at: datetime
+    prompt: str
+    response: str
+    n_prompt_tokens: int
+    n_response_tokens: int
+    latency_ms: float
+    status: int
+    shadow: bool
+
+
+class DriftVerdict(Record):
+    """Current window against the reference window. `confirmed` needs consecutive drifted windows."""
+
+    drift_id: str
+    model: str
+    version: str
+    method: str
+    statistic: float
+    p_value: float
+    n_reference: int
+    n_current: int
+    drifted: bool
+    confirmed: bool
+    report_key: str
+    decided_at: datetime

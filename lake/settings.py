@@ -1,0 +1,117 @@
+"""Settings of one installation: from `TIDEMILL_*` variables, built at the entry points and passed down."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lake.errors import TidemillError
+
+
+class Settings(BaseSettings):
+    """All of it has defaults for one machine. Ports are on loopback; secrets are made once and kept in `home`."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEMILL_", frozen=True)
+
+    home: Path = Field(default=Path(".tidemill"), description="data directory: state, stores, logs")
+    host: str = Field(default="127.0.0.1", description="address the gateway binds to")
+    bucket: str = "tidemill"
+    s3_endpoint_url: str | None = Field(default=None, description="unset: the embedded nanio server")
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: str | None = None
+    s3_region: str = "us-east-1"
+    database_url: str | None = Field(default=None, description="unset: SQLite in `home`")
+    api_key: str | None = Field(default=None, description="key of the public endpoint; unset: made at first start")
+    s3_port: int = Field(default=9400, ge=1, le=65535)
+    prefect_port: int = Field(default=4200, ge=1, le=65535)
+    gateway_port: int = Field(default=8080, ge=1, le=65535)
+    gateway_admin_port: int = Field(default=9901, ge=1, le=65535)
+    supervisor_port: int = Field(default=5655, ge=1, le=65533)
+    replica_port_first: int = Field(default=3100, ge=1, le=65000)
+    poll_interval_s: float = Field(default=1.0, gt=0)
+    settle_s: float = Field(default=3.0, ge=0)
+
+    @property
+    def embedded_s3(self) -> bool:
+        return self.s3_endpoint_url is None
+
+    @property
+    def s3_url(self) -> str:
+        return self.s3_endpoint_url or f"http://127.0.0.1:{self.s3_port}"
+
+    @property
+    def prefect_api_url(self) -> str:
+        return f"http://127.0.0.1:{self.prefect_port}/api"
+
+    @property
+    def prefect_ui_url(self) -> str:
+        return f"http://127.0.0.1:{self.prefect_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def ledger_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home}/ledger.db"
+
+    @cached_property
+    def _kept_secrets(self) -> dict[str, str]:
+        path = self.home / "secrets.json"
+        if path.exists():
+            kept: dict[str, str] = json.loads(path.read_text())
+            return kept
+        made = {
+            "s3_access_key_id": "tidemill",
+            "s3_secret_access_key": secrets.token_hex(20),
+            "api_key": f"tm-{secrets.token_hex(20)}",
+        }
+        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            # Two processes may start at once: only one file wins, and both read it.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return dict(json.loads(path.read_text()))
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(made, file)
+        return made
+
+    @property
+    def access_key_id(self) -> str | None:
+        """None on a foreign store without explicit keys: boto3's own credential chain applies."""
+        return self.s3_access_key_id or (self._kept_secrets["s3_access_key_id"] if self.embedded_s3 else None)
+
+    @property
+    def secret_access_key(self) -> str | None:
+        return self.s3_secret_access_key or (self._kept_secrets["s3_secret_access_key"] if self.embedded_s3 else None)
+
+    @property
+    def gateway_api_key(self) -> str:
+        return self.api_key or self._kept_secrets["api_key"]
+
+    def environment(self) -> dict[str, str]:
+        """The `TIDEMILL_*` variables that give a child process these very settings."""
+        shown = self.model_dump(mode="json", exclude_none=True)
+        return {f"TIDEMILL_{name.upper()}": str(value) for name, value in shown.items()}
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Build the settings with an absolute `home`. Raises TidemillError naming the variable that is wrong."""
+    try:
+        settings = Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"TIDEMILL_{'_'.join(map(str, first['loc'])).upper()}"
+        raise TidemillError(
+            f"setting {name}",
+            expected=first["msg"].lower(),
+            got=repr(first.get("input")),
+            remedy=f"correct or unset {name}",
+        ) from error
+    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})

@@ -155,7 +155,6 @@ def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> Eval
             recipe=recipe,
             address=context.address,
             cache=context.model_cache,
-            eval_id=identity,
         )
         passed, reasons = judge(scores.perplexity, scores.task, recipe.gate, version.parent)
         prefix = report_prefix(version.model, "evaluation", identity)

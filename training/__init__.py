@@ -1,0 +1,1 @@
+"""torch: base model, data, fine-tuning, evaluation, export. Knows nothing of Prefect."""

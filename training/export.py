@@ -1,0 +1,186 @@
+"""ONNX with KV cache, checked against torch, then 8-bit weights, checked against fp32."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from peft import PeftModel
+from torch import Tensor
+
+from lake.bucket import Bucket, BucketAddress
+from lake.errors import TidemillError
+from lake.layout import dataset_prefix, version_prefix
+from lake.recipe import Recipe
+from lake.records import Checkpoint, ExportedModel
+from training.base_model import base_model_folder, load_base, load_tokenizer
+from training.data import pack
+from training.onnx_model import OnnxModel
+
+PARITY_SEQUENCES, PARITY_LENGTH = 4, 128
+# Enough for a relative error of the perplexity ratio well under 0.5 %: both sides see the same tokens.
+QUANTIZATION_TOKENS = 4_096
+
+
+def export(
+    *,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    address: BucketAddress,
+    cache: Path,
+    workdir: Path,
+    export_id: str,
+) -> ExportedModel:
+    """Merge the adapter, export, quantize, and upload the variant that passes to `models/…/onnx/`.
+
+    fp32 ONNX has to match torch (logits and top-1, with and without KV cache). The 8-bit variant goes on when its
+    perplexity rises by no more than the recipe allows, else fp32 does. Raises TidemillError when parity fails.
+    """
+    bucket, rules = Bucket(address), recipe.export
+    base_folder = base_model_folder(recipe.base_model, cache)
+    merged_folder, merged = _merged(base_folder, bucket, checkpoint, workdir)
+    rows = _held_out_rows(bucket, load_tokenizer(base_folder), checkpoint)
+    fp32_folder = _built(merged_folder, workdir)
+
+    fp32 = OnnxModel(fp32_folder / "model.onnx")
+    logit_diff, top1 = _parity(merged, fp32, rows[:PARITY_SEQUENCES, :PARITY_LENGTH])
+    del merged
+    gc.collect()
+    if not (logit_diff <= rules.max_logit_diff and top1 >= rules.min_top1_agreement):
+        raise TidemillError(
+            f"export of {checkpoint.model} {checkpoint.version}",
+            expected=f"logits within {rules.max_logit_diff} of torch, top-1 agreement ≥ {rules.min_top1_agreement}",
+            got=f"{logit_diff:.2e} and {top1:.4f}",
+            remedy="report this: the exporter does not fit the model's architecture",
+        )
+    perplexity_fp32 = fp32.perplexity(rows.numpy())
+    variant, folder, perplexity_variant = "fp32", fp32_folder, perplexity_fp32
+    if rules.quantization == "int8":
+        int8_folder = _quantized(fp32_folder, workdir)
+        perplexity_int8 = OnnxModel(int8_folder / "model.onnx").perplexity(rows.numpy())
+        if perplexity_int8 / perplexity_fp32 - 1 <= rules.max_quantization_loss:
+            variant, folder, perplexity_variant = "int8", int8_folder, perplexity_int8
+    _describe(folder, merged_folder, checkpoint, variant)
+    prefix = version_prefix(checkpoint.model, checkpoint.version, "onnx")
+    bucket.upload_folder(folder, prefix)
+    size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    for scratch in (merged_folder, fp32_folder, workdir / "int8"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    return ExportedModel(
+        export_id=export_id,
+        model=checkpoint.model,
+        version=checkpoint.version,
+        variant="int8" if variant == "int8" else "fp32",
+        onnx_prefix=prefix,
+        size_bytes=size_bytes,
+        parity_max_logit_diff=logit_diff,
+        parity_top1=top1,
+        perplexity_fp32=perplexity_fp32,
+        perplexity_variant=perplexity_variant,
+        quantization_loss=perplexity_variant / perplexity_fp32 - 1,
+    )
+
+
+def quantize_8bit(source: Path, target: Path) -> None:
+    """Weight-only 8-bit, blocks of 32, symmetric, int8 accumulation (MatMulNBits `accuracy_level=4`)."""
+    # The quantizer tells about every node, several hundred lines a model.
+    logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
+    quantizer = MatMulNBitsQuantizer(
+        onnx.load(source), bits=8, block_size=32, is_symmetric=True, accuracy_level=4
+    )
+    quantizer.process()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    quantizer.model.save_model_to_file(str(target), True)
+
+
+def _merged(base_folder: Path, bucket: Bucket, checkpoint: Checkpoint, workdir: Path) -> tuple[Path, Any]:
+    adapter = workdir / "adapter"
+    bucket.download_folder(checkpoint.adapter_prefix, adapter)
+    base = load_base(base_folder, torch.device("cpu"))
+    merged = PeftModel.from_pretrained(base, adapter).merge_and_unload().eval()
+    folder = workdir / "merged"
+    merged.save_pretrained(folder, safe_serialization=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+        if (base_folder / name).exists():
+            shutil.copy(base_folder / name, folder / name)
+    return folder, merged
+
+
+def _built(merged_folder: Path, workdir: Path) -> Path:
+    """Run the exporter in a process of its own: it changes global state and frees its memory by ending."""
+    folder = workdir / "fp32"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", str(merged_folder), "-o", str(folder)]
+    command += ["-p", "fp32", "-e", "cpu", "-c", str(workdir / "builder-cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own arguments)
+    if done.returncode != 0 or not (folder / "model.onnx").exists():
+        raise TidemillError(
+            f"ONNX export in {folder}",
+            expected="model.onnx",
+            got=(done.stderr.strip().splitlines() or ["no message"])[-1],
+            remedy="check free disk and memory, then run the flow again",
+        )
+    return folder
+
+
+def _quantized(fp32_folder: Path, workdir: Path) -> Path:
+    folder = workdir / "int8"
+    shutil.rmtree(folder, ignore_errors=True)
+    quantize_8bit(fp32_folder / "model.onnx", folder / "model.onnx")
+    for path in fp32_folder.iterdir():
+        if not path.name.startswith("model.onnx"):
+            shutil.copy(path, folder / path.name)
+    return folder
+
+
+def _held_out_rows(bucket: Bucket, tokenizer: Any, checkpoint: Checkpoint) -> Tensor:
+    """Test texts of what the model was trained for: int64 `[n, 256]`."""
+    texts: list[str] = []
+    for dataset_id in checkpoint.dataset_ids:
+        for ref in bucket.list(f"{dataset_prefix(checkpoint.model, dataset_id)}shards/test-"):
+            texts.extend(bucket.get_table(ref.key, columns=["text"])["text"].to_pylist())
+    return pack(tokenizer, texts, 256, QUANTIZATION_TOKENS)
+
+
+def _parity(merged: Any, exported: OnnxModel, rows: Tensor) -> tuple[float, float]:
+    """Largest |Δlogit| and share of equal top-1 tokens, over whole prompts and over one step with a KV cache."""
+    with torch.inference_mode():
+        expected = merged(input_ids=rows).logits.float().numpy()
+    whole, _ = exported.forward(rows.numpy())
+    _, cache = exported.forward(rows[:, :-1].numpy())
+    step, _ = exported.forward(rows[:, -1:].numpy(), cache)
+    pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(expected, whole), (expected[:, -1:], step)]
+    diff = max(float(np.abs(a - b).max()) for a, b in pairs)
+    same = np.concatenate([(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in pairs])
+    return (diff if math.isfinite(diff) else math.inf), float(same.mean())
+
+
+def _describe(folder: Path, merged_folder: Path, checkpoint: Checkpoint, variant: str) -> None:
+    """Add what a server needs beside the graph: config, tokenizer and `tidemill.json`."""
+    config = json.loads((merged_folder / "config.json").read_text())
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (merged_folder / name).exists():
+            shutil.copy(merged_folder / name, folder / name)
+    eos = config.get("eos_token_id")
+    told = {
+        "model": checkpoint.model,
+        "version": checkpoint.version,
+        "variant": variant,
+        "checkpoint_id": checkpoint.checkpoint_id,
+        "dataset_ids": list(checkpoint.dataset_ids),
+        "eos_token_ids": eos if isinstance(eos, list) else [eos],
+        "context_length": config["max_position_embeddings"],
+    }
+    (folder / "tidemill.json").write_text(json.dumps(told, indent=1))

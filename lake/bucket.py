@@ -166,6 +166,16 @@ class Bucket:
                 )
             self.download(ref.key, target)
 
+    def delete_folder(self, prefix: str) -> None:
+        """Delete every object under a prefix of our own. Raises ValueError for the user's part of the bucket."""
+        if not prefix.endswith("/") or prefix.startswith(("inbox/", "recipes/", "feedback/")):
+            raise ValueError(f"prefix={prefix!r}, expected a folder that Tidemill writes")
+        for ref in list(self.list(prefix)):
+            try:
+                self.client.delete_object(Bucket=self.name, Key=ref.key)
+            except (ClientError, BotoCoreError) as error:
+                raise self._explained(error, ref.key) from error
+
     def put_table(self, key: str, table: pa.Table) -> None:
         """Write a Parquet object (zstd)."""
         sink = io.BytesIO()

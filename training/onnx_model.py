@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ class OnnxModel:
         available = ort.get_available_providers()
         wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
         self.session = ort.InferenceSession(str(path), options, providers=wanted)
+        # The graph names the head's width without telling it.
+        self._head_dim: int = json.loads((path.parent / "genai_config.json").read_text())["model"]["decoder"]["head_size"]
         self._past = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values.")]
         self._has_positions = any(i.name == "position_ids" for i in self.session.get_inputs())
 
     def forward(self, tokens: NDArray[np.int64], cache: Cache | None = None) -> tuple[NDArray[np.float32], Cache]:
         """Logits float32 `[batch, n, vocabulary]` of int64 `[batch, n]`, and the cache with them appended."""
         batch, n = tokens.shape
-        past = cache or {i.name: _empty(i.shape, batch) for i in self._past}
+        past = cache or {i.name: self._empty(i.shape, batch) for i in self._past}
         n_past = next(iter(past.values())).shape[2]
         feeds: dict[str, NDArray[Any]] = {
             "input_ids": tokens,
@@ -55,8 +58,6 @@ class OnnxModel:
             n_tokens += chosen.size
         return math.exp(min(total / n_tokens, 700.0))
 
-
-def _empty(shape: list[int | str], batch: int) -> NDArray[np.float32]:
-    """A cache of length 0: `[batch, kv_heads, 0, head_dim]`; names stand for what varies."""
-    _, heads, _, head_dim = shape
-    return np.zeros((batch, int(heads), 0, int(head_dim)), dtype=np.float32)
+    def _empty(self, shape: list[int | str], batch: int) -> NDArray[np.float32]:
+        """A cache of length 0: `[batch, kv_heads, 0, head_dim]`."""
+        return np.zeros((batch, int(shape[1]), 0, self._head_dim), dtype=np.float32)

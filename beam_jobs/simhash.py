@@ -1,0 +1,67 @@
+"""SimHash signatures, exact hashes and shingles of a text. Never Python's `hash()`: it differs between processes."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+
+# What a stored signature means. A stored index with another specification is refused, not compared.
+SPECIFICATION = "xxh3-64/word-3-grams/unique/v1;shingles:5-words"
+SHINGLE_WORDS = 5
+FEATURE_WORDS = 3
+
+_WORD = re.compile(r"\w+")
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def fingerprint(text: str) -> tuple[np.uint64, np.uint64, Hashes]:
+    """`(exact, signature, shingles)` of a text.
+
+    `exact` hashes the lower-cased words, so that case, punctuation and spacing do not matter. `signature` is Charikar's
+    SimHash (2002), 64 bits, over the unique 3-word grams. `shingles` are the sorted unique hashes of 5-word runs.
+    """
+    words = _WORD.findall(text.lower())
+    hashes = np.fromiter((xxhash.xxh3_64_intdigest(word) for word in words), np.uint64, len(words))
+    exact = np.uint64(xxhash.xxh3_64_intdigest(" ".join(words)))
+    return exact, _vote(np.unique(_runs(hashes, FEATURE_WORDS))), np.unique(_runs(hashes, SHINGLE_WORDS))
+
+
+def jaccard(a: Hashes, b: Hashes) -> float:
+    """|a ∩ b| / |a ∪ b| of two sorted unique arrays; 1.0 for two empty ones."""
+    if not len(a) and not len(b):
+        return 1.0
+    common = len(np.intersect1d(a, b, assume_unique=True))
+    return common / (len(a) + len(b) - common)
+
+
+def _runs(hashes: Hashes, n: int) -> Hashes:
+    """One hash per run of `n` words: uint64 `[max(1, n_words - n + 1)]`; a shorter text is one run."""
+    n = min(n, len(hashes))
+    if n == 0:
+        return np.zeros(0, np.uint64)
+    combined = np.zeros(len(hashes) - n + 1, np.uint64)
+    for offset in range(n):
+        # Order matters: multiply before adding the next word, as a polynomial hash does.
+        combined = _mix(combined * _GOLDEN + hashes[offset : len(hashes) - n + 1 + offset])
+    return combined
+
+
+def _mix(values: Hashes) -> Hashes:
+    """The finalizer of MurmurHash3 (Appleby): every input bit reaches every output bit."""
+    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return values ^ (values >> np.uint64(33))
+
+
+def _vote(features: Hashes) -> np.uint64:
+    """Bit i is set when more than half of the features have it set."""
+    if not len(features):
+        return np.uint64(0)
+    bits = np.unpackbits(features.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+    majority = bits.sum(axis=0, dtype=np.int32) * 2 > len(features)
+    return np.uint64(np.packbits(majority, bitorder="little").view(np.uint64)[0])

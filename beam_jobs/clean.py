@@ -96,7 +96,7 @@ def detect_language(text: str) -> tuple[str, float]:
 def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)  # the package's own file
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _broken_rule(found: Cleaned, confidence: float, rules: PrepareRules) -> tuple[str, str] | None:

@@ -49,5 +49,7 @@ def decide(
     for number, first in copies.items():
         # The first copy may itself be near something older: then that is the one which is kept.
         older = dropped.get(first)
-        dropped[number] = Duplicate("exact_duplicate", older.kept if older else first, older.similarity if older else 1.0)
+        dropped[number] = Duplicate(
+            "exact_duplicate", older.kept if older else first, older.similarity if older else 1.0
+        )
     return dropped

@@ -142,7 +142,9 @@ def _html(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
     import trafilatura  # a second of import that other formats do not need
 
     content = body.read()
-    declared = from_bytes(content[:4096], enable_fallback=False).best() if b"charset" in content[:4096].lower() else None
+    declared = (
+        from_bytes(content[:4096], enable_fallback=False).best() if b"charset" in content[:4096].lower() else None
+    )
     try:
         page = _decoded(content, declared.encoding if declared else None)
     except UnicodeDecodeError as error:

@@ -26,8 +26,8 @@ def fingerprint(text: str) -> tuple[np.uint64, np.uint64, Hashes]:
     SimHash (2002), 64 bits, over the unique 3-word grams. `shingles` are the sorted unique hashes of 5-word runs.
     """
     words = _WORD.findall(text.lower())
-    hashes = np.fromiter((xxhash.xxh3_64_intdigest(word) for word in words), np.uint64, len(words))
-    exact = np.uint64(xxhash.xxh3_64_intdigest(" ".join(words)))
+    hashes = np.fromiter((xxhash.xxh3_64_intdigest(word.encode()) for word in words), np.uint64, len(words))
+    exact = np.uint64(xxhash.xxh3_64_intdigest(" ".join(words).encode()))
     return exact, _vote(np.unique(_runs(hashes, FEATURE_WORDS))), np.unique(_runs(hashes, SHINGLE_WORDS))
 
 

@@ -70,8 +70,6 @@ def write_part(
     return counts
 
 
-
-
 def _reject(table: pa.Table, row: int, duplicate: tuple[str, str, float] | None) -> dict[str, Any]:
     told: dict[str, Any] = {
         name: table[name][row].as_py() for name in ("id", "source_uri", "position", "reason", "detail")

@@ -16,7 +16,14 @@ Json = dict[str, Any]
 
 
 def render_bootstrap(
-    *, dynamic: Path, access_log: Path, host: str, port: int, admin_port: int, api_key: str, stat_prefix: str = "gateway"
+    *,
+    dynamic: Path,
+    access_log: Path,
+    host: str,
+    port: int,
+    admin_port: int,
+    api_key: str,
+    stat_prefix: str = "gateway",
 ) -> Json:
     """The bootstrap document. Clusters and routes come from `dynamic`/{cds,rds}.json and are re-read when replaced."""
     return {
@@ -69,9 +76,10 @@ def _connection_manager(dynamic: Path, access_log: Path, api_key: str, stat_pref
         "rds": {"route_config_name": ROUTES_NAME, "config_source": config_source(dynamic, "rds")},
         "generate_request_id": True,
         "always_set_request_id_in_response": True,
-        # Clients are never trusted with x-envoy-* headers or request ids: prediction logs are deduplicated by the id.
+        # No client counts as internal (the range is one that no client can have): their x-envoy-* headers are dropped
+        # and their request ids replaced, because prediction logs are deduplicated by the id.
         "use_remote_address": True,
-        "internal_address_config": {"cidr_ranges": []},
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",

@@ -9,8 +9,8 @@ from bentos.envoy_bootstrap import IDLE_TIMEOUT, METADATA_NAMESPACE, ROUTES_NAME
 from bentos.routing import Endpoint, ModelRoute, Routing, cluster_name, fallback_cluster_name, shadow_cluster_name
 
 WEIGHT_TOTAL = 10_000
-# An A/B user sees the same version for this long.
-STICKY_COOKIE, STICKY_TTL = "tidemill-split", "604800s"
+USER_COOKIE = "tidemill-user"
+SHADOW_HEADER = "x-tidemill-shadow"
 
 
 def render_clusters(routing: Routing) -> list[Json]:
@@ -62,6 +62,7 @@ def render_routes(routing: Routing, created: int = 0) -> Json:
         # Clusters are confirmed before routes are written; a check here would reject a whole update for one of them.
         "validate_clusters": False,
         "max_direct_response_body_size_bytes": 1 << 20,
+        "request_headers_to_remove": [SHADOW_HEADER],  # only the gateway marks mirrored requests
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
     }
 
@@ -76,11 +77,7 @@ def _cluster(name: str, port: int) -> Json:
             "endpoints": [
                 {
                     "lb_endpoints": [
-                        {
-                            "endpoint": {
-                                "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-                            }
-                        }
+                        {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}}
                     ]
                 }
             ],
@@ -159,6 +156,15 @@ def _action(route: ModelRoute) -> Json:
                 {
                     "cluster": shadow_cluster_name(route.model, route.challenger),
                     "runtime_fraction": {"default_value": fraction},
+                    "disable_shadow_host_suffix_append": True,
+                    "request_headers_mutations": [
+                        {
+                            "append": {
+                                "header": {"key": SHADOW_HEADER, "value": "true"},
+                                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                            }
+                        }
+                    ],
                 }
             ]
         return action
@@ -176,11 +182,12 @@ def _action(route: ModelRoute) -> Json:
         split["use_hash_policy"] = True
     action = _to({"weighted_clusters": split}, fallback=True)
     if route.stage == "ab":
-        # A user stays with one version. Who names none and keeps no cookie (the stock openai client) gets a fresh
-        # cookie, hence a fresh hash, with every answer: such requests are split by weight.
+        # A user stays with one version: by `user` of the body (the bootstrap makes a header of it), `x-user`, or a
+        # cookie that a front end sets. Requests that name no user are split by weight. The gateway sets no cookie of
+        # its own: the stock openai client keeps a jar, so one process would send all of its users to one version.
         action["hash_policy"] = [
             {"header": {"header_name": "x-user"}, "terminal": True},
-            {"cookie": {"name": STICKY_COOKIE, "ttl": STICKY_TTL, "path": "/"}},
+            {"cookie": {"name": USER_COOKIE}, "terminal": True},
         ]
     return action
 

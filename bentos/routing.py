@@ -85,3 +85,9 @@ def parse_cluster_name(name: str) -> tuple[str, str, bool] | None:
     if not (separator and model and version) or "/" in version or "+" in version:
         return None
     return model, version, plain != name
+
+
+def latency_source(name: str) -> tuple[str, str] | None:
+    """The model and version whose latency a cluster's histogram shows: its first choice. None for foreign clusters."""
+    parsed = parse_cluster_name(name.split("+")[0])
+    return (parsed[0], parsed[1]) if parsed else None

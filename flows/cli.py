@@ -180,7 +180,9 @@ def models(context: typer.Context) -> None:
     from flows.context import Context
 
     here = Context(load_settings())
-    table = Table("model", "version", "state", "because of", "parent", "perplexity base → this", "live since", "message")
+    table = Table(
+        "model", "version", "state", "because of", "parent", "perplexity base → this", "live since", "message"
+    )
     for name in here.models():
         try:
             here.recipe(name)

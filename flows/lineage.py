@@ -68,7 +68,9 @@ def _version_down(context: Context, version: Version) -> Node:
     parent = context.ledger.versions.get(model, version.parent) if version.parent else None
     if parent is not None:
         children.append(_version_down(context, parent))
-    return Node("model", f"{model}/{version.version}", f"{version.state}, trained because of {version.reason}", tuple(children))
+    return Node(
+        "model", f"{model}/{version.version}", f"{version.state}, trained because of {version.reason}", tuple(children)
+    )
 
 
 def _dataset_down(context: Context, dataset: Dataset) -> Node:
@@ -101,7 +103,9 @@ def _object_up(context: Context, key: str) -> Node:
             continue
         made = [d for d in _all_datasets(context, drop.model) if d.drop_id == drop_id]
         children.append(
-            Node("object version", ref.etag, f"drop {drop_id}", tuple(_dataset_up(context, dataset) for dataset in made))
+            Node(
+                "object version", ref.etag, f"drop {drop_id}", tuple(_dataset_up(context, dataset) for dataset in made)
+            )
         )
     return Node("object", f"s3://{context.bucket.name}/{key}", "", tuple(children))
 

@@ -69,9 +69,13 @@ class Training(Section):
 class Gate(Section):
     """When a challenger wins."""
 
-    min_gain_over_base: Share = Field(default=0.10, description="1 - perplexity / base perplexity, on new held-out data")
+    min_gain_over_base: Share = Field(
+        default=0.10, description="1 - perplexity / base perplexity, on new held-out data"
+    )
     max_perplexity_ratio: float = Field(default=1.0, gt=0, description="challenger / champion on new held-out data")
-    max_regression: float = Field(default=1.10, gt=0, description="challenger / champion on the champion's held-out data")
+    max_regression: float = Field(
+        default=1.10, gt=0, description="challenger / champion on the champion's held-out data"
+    )
     max_task_drop: Share = Field(default=0.15, description="accuracy points on the fixed task set")
     held_out_tokens: int = Field(default=8_192, ge=64)
 

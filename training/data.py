@@ -53,9 +53,7 @@ def pack_split(
     Raises TidemillError when there is no text at all.
     """
     share = max_tokens // len(datasets) if max_tokens is not None and datasets else None
-    packed = [
-        pack(tokenizer, read_texts(bucket, dataset, split), sequence_length, share) for dataset in datasets
-    ]
+    packed = [pack(tokenizer, read_texts(bucket, dataset, split), sequence_length, share) for dataset in datasets]
     rows = torch.cat(packed) if packed else torch.empty(0, sequence_length, dtype=torch.int64)
     if len(rows) == 0:
         raise TidemillError(

@@ -97,9 +97,7 @@ def quantize_8bit(source: Path, target: Path) -> None:
     """Weight-only 8-bit, blocks of 32, symmetric, int8 accumulation (MatMulNBits `accuracy_level=4`)."""
     # The quantizer tells about every node, several hundred lines a model.
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
-    quantizer = MatMulNBitsQuantizer(
-        onnx.load(source), bits=8, block_size=32, is_symmetric=True, accuracy_level=4
-    )
+    quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=8, block_size=32, is_symmetric=True, accuracy_level=4)
     quantizer.process()
     target.parent.mkdir(parents=True, exist_ok=True)
     quantizer.model.save_model_to_file(str(target), True)

@@ -24,7 +24,9 @@ class OnnxModel:
         wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
         self.session = ort.InferenceSession(str(path), options, providers=wanted)
         # The graph names the head's width without telling it.
-        self._head_dim: int = json.loads((path.parent / "genai_config.json").read_text())["model"]["decoder"]["head_size"]
+        self._head_dim: int = json.loads((path.parent / "genai_config.json").read_text())["model"]["decoder"][
+            "head_size"
+        ]
         self._past = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values.")]
         self._has_positions = any(i.name == "position_ids" for i in self.session.get_inputs())
 

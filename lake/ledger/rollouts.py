@@ -145,9 +145,7 @@ class Rollouts:
                 taken = set(connection.scalars(select(replicas.c.port)))
                 port = next(p for p in range(self._port_first, 65536) if p not in taken)
                 connection.execute(
-                    replicas.insert().values(
-                        model=model, version=version, tag=tag, port=port, environment=environment
-                    )
+                    replicas.insert().values(model=model, version=version, tag=tag, port=port, environment=environment)
                 )
             else:
                 port = found.port

@@ -14,6 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lake.errors import TidemillError
 
 
+# sun_path of Linux holds 108 bytes with its final zero; the supervisor has a second, longer name beside the first.
+MAX_SOCKET_PATH = 100
+
+
 class Settings(BaseSettings):
     """All of it has defaults for one machine. Ports are on loopback; secrets are made once and kept in `home`."""
 
@@ -32,7 +36,6 @@ class Settings(BaseSettings):
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     gateway_port: int = Field(default=8080, ge=1, le=65535)
     gateway_admin_port: int = Field(default=9901, ge=1, le=65535)
-    supervisor_port: int = Field(default=5655, ge=1, le=65533)
     replica_port_first: int = Field(default=3100, ge=1, le=65000)
     poll_interval_s: float = Field(default=1.0, gt=0)
     settle_s: float = Field(default=3.0, ge=0)
@@ -56,6 +59,11 @@ class Settings(BaseSettings):
     @property
     def gateway_url(self) -> str:
         return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def supervisor_endpoint(self) -> str:
+        """ZeroMQ address of circus. A Unix socket in `home`: whoever can talk to circus can start any command."""
+        return f"ipc://{self.home}/run/supervisor.sock"
 
     @property
     def ledger_url(self) -> str:
@@ -114,4 +122,12 @@ def load_settings(**overrides: object) -> Settings:
             got=repr(first.get("input")),
             remedy=f"correct or unset {name}",
         ) from error
-    return settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+    settings = settings.model_copy(update={"home": settings.home.expanduser().resolve()})
+    if len(settings.supervisor_endpoint) > MAX_SOCKET_PATH:
+        raise TidemillError(
+            "setting TIDEMILL_HOME",
+            expected=f"a path of at most {MAX_SOCKET_PATH - 25} characters, as it holds Unix sockets",
+            got=str(settings.home),
+            remedy="choose a shorter one",
+        )
+    return settings

@@ -40,7 +40,7 @@ def write_bootstrap(settings: Settings) -> Path:
         _write(dynamic / "cds.json", _discovery("empty", []))
     if not (dynamic / "rds.json").exists():
         _write(dynamic / "rds.json", _discovery("empty", [render_routes(Routing())]))
-    path = settings.home / "gateway" / "envoy.json"
+    path = bootstrap_path(settings)
     _write(
         path,
         render_bootstrap(
@@ -53,6 +53,10 @@ def write_bootstrap(settings: Settings) -> Path:
         ),
     )
     return path
+
+
+def bootstrap_path(settings: Settings) -> Path:
+    return settings.home / "gateway" / "envoy.json"
 
 
 def dynamic_folder(settings: Settings) -> Path:

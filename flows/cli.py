@@ -86,7 +86,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
     if as_json:
         out.print_json(json.dumps([vars(process) for process in found], default=str))
         return
-    table = Table("process", "state", "pid", "up", "memory", "restarts", "at")
+    table = Table("process", "state", "pid", "up", "memory", "at")
     for process in found:
         table.add_row(
             process.name,
@@ -94,7 +94,6 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
             str(process.pid or "-"),
             f"{process.uptime_s:.0f} s" if process.uptime_s is not None else "-",
             f"{process.memory_bytes / 1e6:.0f} MB" if process.memory_bytes else "-",
-            str(process.restarts),
             process.url or "",
         )
     out.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -30,6 +31,7 @@ from lake.errors import RecipeError, TidemillError
 
 log = logging.getLogger("tidemill.serve")
 SERVE_TAG = "serve"
+RETRY_S = 30.0
 
 
 class Server:
@@ -42,18 +44,26 @@ class Server:
         self._running: set[str] = set()
         self._drift_checked_at: dict[str, float] = {}
         self._complained: dict[str, str] = {}
+        self._tried_at: dict[str, float] = {}
 
     def run(self) -> None:
-        """Take up what an earlier process left, then watch until told to stop."""
-        self._crash_stale_runs()
+        """Take up what an earlier process left, then watch until told to stop.
+
+        Nothing ends the watch: a store, database or Prefect server that is away is complained about once, and the
+        listing tells later what has come meanwhile.
+        """
+        stale_runs_crashed = False
         while not self.stopping.is_set():
             started = time.monotonic()
             try:
+                if not stale_runs_crashed:
+                    self._crash_stale_runs()
+                    stale_runs_crashed = True
                 self.tick()
-            except TidemillError as error:
+                self._complained.pop("", None)
+            except Exception as error:
                 self._complain("", error)
             self.stopping.wait(max(0.0, self.context.settings.poll_interval_s - (time.monotonic() - started)))
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def tick(self) -> None:
         """One look at everything: dead owners, inboxes, unfinished versions, traffic."""
@@ -68,6 +78,7 @@ class Server:
             reconcile_model(self.context, model, self.context.settings.settle_s)
             self._take_next_drop(model)
             self._resume_training(model)
+            self._resume_rollout(model)
             self._watch_drift(model)
 
     def _take_next_drop(self, model: str) -> None:
@@ -86,9 +97,28 @@ class Server:
             return
         waiting = {state.dataset_id for state in arrivals if state.state == "waiting"}
         for version in self.context.ledger.versions.all(model):
-            if version.state == "candidate" and waiting.issuperset(version.dataset_ids):
+            unfinished = version.state in ("candidate", "ready")
+            if unfinished and waiting.issuperset(version.dataset_ids) and self._is_due(f"resume {model}"):
                 reason = "drift" if version.reason == "drift" else "manual"
-                self._start(flows.retrain, "retrain", f"resume-{version.training_key}", model=model, reason=reason)
+                self._start(flows.retrain, "retrain", None, model=model, reason=reason)
+
+    def _resume_rollout(self, model: str) -> None:
+        """A packaged version whose process died before it was offered to the traffic."""
+        if any(state.state in ("preparing", "training") for state in self.context.ledger.arrivals.states(model)):
+            return
+        offered = {rollout.challenger for rollout in self.context.ledger.rollouts.of_model(model)}
+        for version in self.context.ledger.versions.all(model):
+            unoffered = version.state == "ready" and version.version not in offered
+            if unoffered and self._is_due(f"offer {model}"):
+                self._start(flows.roll_out, "roll-out", None, model=model, version=version.version)
+
+    def _is_due(self, what: str) -> bool:
+        """Whether `what` was not tried within the last RETRY_S seconds. A try that fails at once must not spin."""
+        last = self._tried_at.get(what)
+        if last is not None and time.monotonic() - last < RETRY_S:
+            return False
+        self._tried_at[what] = time.monotonic()
+        return True
 
     def _watch_drift(self, model: str) -> None:
         rules = self.context.recipe(model).monitoring
@@ -151,7 +181,7 @@ class Server:
             for run in client.read_flow_runs(flow_run_filter=stale):
                 client.set_flow_run_state(run.id, Crashed(message="its process was restarted"), force=True)
 
-    def _complain(self, model: str, error: TidemillError) -> None:
+    def _complain(self, model: str, error: Exception) -> None:
         """Log a standing problem once, not at every tick."""
         if self._complained.get(model) != str(error):
             self._complained[model] = str(error)
@@ -166,6 +196,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server.run()
+    # Flows in threads may wait for minutes, for a training say. Their runs and drops are taken up at the next start.
+    logging.shutdown()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import psutil
 from rich.console import Console
 
 from flows.context import Context
+from flows.demo.corpus import questions, write_subject
 from flows.demo.narrator import Follower, Narrator
 from flows.demo.summary import print_summary, summarise
 from flows.demo.traffic import Traffic
-from flows.demo_corpus import questions, write_subject
 from flows.prefect_api import start_run
 from flows.supervisor import down, status, up
 from lake.layout import inbox_prefix, recipe_key

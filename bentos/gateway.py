@@ -99,7 +99,7 @@ def applied_version(settings: Settings) -> str | None:
     try:
         with httpx.Client(base_url=admin_url(settings), timeout=2) as admin:
             return _text(admin, rf"^http\.gateway\.rds\.{ROUTES_NAME}\.version_text$")
-    except httpx.HTTPError:
+    except GatewayError:
         return None
 
 

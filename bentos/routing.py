@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from lake.ledger.rollouts import Replica, RolloutState
 from lake.records import Record
 
 Stage = Literal["shadow", "ab", "canary", "full"]
@@ -62,6 +64,43 @@ class Routing(Record):
             routes=tuple(sorted(self.routes, key=lambda route: route.model)),
             endpoints=tuple(sorted(self.endpoints, key=lambda endpoint: (endpoint.model, endpoint.version))),
         )
+
+
+def routing_of(
+    replicas: Iterable[Replica],
+    champions: Mapping[str, str],
+    running: Iterable[RolloutState],
+    draining: frozenset[tuple[str, str]] = frozenset(),
+) -> Routing:
+    """The routing that follows from the ledger: wanted replicas, the champion of each model, the running rollouts.
+
+    A model has a route once its champion has a replica. A challenger takes part from its first step on. `draining` are
+    versions that no route names any more but that still have requests in flight: their endpoints stay.
+    """
+    ports = {(replica.model, replica.version): replica.port for replica in replicas}
+    steps = {
+        state.model: (state.challenger, state.plan.steps[state.step_index])
+        for state in running
+        if state.step_index >= 0 and (state.model, state.challenger) in ports
+    }
+    routes = []
+    for model, champion in champions.items():
+        if (model, champion) not in ports:
+            continue
+        challenger, step = steps.get(model, (champion, None))
+        if step is None or challenger == champion:
+            routes.append(ModelRoute(model=model, champion=champion))
+        else:
+            routes.append(
+                ModelRoute(model=model, champion=champion, challenger=challenger, stage=step.stage, share=step.share)
+            )
+    routed = {(route.model, version) for route in routes for version in (route.champion, route.challenger)}
+    endpoints = tuple(
+        Endpoint(model=model, version=version, port=port)
+        for (model, version), port in ports.items()
+        if (model, version) in routed or (model, version) in draining
+    )
+    return Routing(routes=tuple(routes), endpoints=endpoints).canonical()
 
 
 def cluster_name(model: str, version: str) -> str:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import delete, select, update
-from sqlalchemy.engine import Engine
+from sqlalchemy import delete, exists, select, update
+from sqlalchemy.engine import Connection, Engine
 
-from lake.ledger.tables import replicas, rollout_decisions, rollouts
+from lake.ledger.tables import replicas, rollout_decisions, rollouts, versions
 from lake.recipe import Rollout as RolloutPlan
 from lake.records import RolloutDecision
 
@@ -43,42 +43,55 @@ class RolloutState(BaseModel):
     entered_at: datetime
 
 
+class RolloutUnderWayError(ValueError):
+    """Another challenger of the model is being rolled out. `running` is its rollout."""
+
+    def __init__(self, running: RolloutState) -> None:
+        super().__init__(f"rollout of {running.model}/{running.challenger} is under way, expected none")
+        self.running = running
+
+
 class Rollouts:
     def __init__(self, engine: Engine, replica_port_first: int) -> None:
         self._engine = engine
         self._port_first = replica_port_first
+
+    def offer(
+        self, *, model: str, challenger: str, plan: RolloutPlan, tag: str, environment: dict[str, str]
+    ) -> RolloutState:
+        """Begin a rollout against the present champion, with its replica and the version's state, in one transaction.
+
+        The one that is under way for this very challenger is returned as it is. Raises RolloutUnderWayError when another
+        challenger is, ValueError when the version is the champion or unknown.
+        """
+        with self._engine.begin() as connection:
+            state = connection.scalar(
+                select(versions.c.state).where(versions.c.model == model, versions.c.version == challenger)
+            )
+            if state is None or state == "champion":
+                raise ValueError(
+                    f"{model}/{challenger} is {state or 'unknown'}, expected a version that does not serve"
+                )
+            champion = connection.scalar(
+                select(versions.c.version).where(versions.c.model == model, versions.c.state == "champion")
+            )
+            started = self._start(connection, model, challenger, champion, plan)
+            if started.step_index < 0:
+                self._want(connection, model, challenger, tag, environment)
+            connection.execute(
+                update(versions)
+                .where(versions.c.model == model, versions.c.version == challenger)
+                .values(state="challenger", message=None)
+            )
+        return started
 
     def start(self, *, model: str, challenger: str, champion: str | None, plan: RolloutPlan) -> RolloutState:
         """Begin a rollout, or return the one that is under way for this very challenger.
 
         Raises ValueError when another challenger of the model is under way.
         """
-        now = datetime.now(UTC)
         with self._engine.begin() as connection:
-            running = connection.execute(
-                select(rollouts).where(rollouts.c.model == model, rollouts.c.state == "running")
-            ).first()
-            if running is not None:
-                if running.challenger != challenger:
-                    raise ValueError(f"rollout of {model}/{running.challenger} is under way, expected none")
-                return RolloutState.model_validate(dict(running._mapping))
-            earlier = connection.execute(
-                select(rollouts.c.rollout_id).where(rollouts.c.model == model, rollouts.c.challenger == challenger)
-            ).all()
-            row = {
-                "rollout_id": f"{model}-{challenger}-{len(earlier) + 1}",
-                "model": model,
-                "challenger": challenger,
-                "champion": champion,
-                "plan": plan.model_dump(mode="json"),
-                "step_index": -1,
-                "state": "running",
-                "baseline": None,
-                "started_at": now,
-                "entered_at": now,
-            }
-            connection.execute(rollouts.insert().values(row))
-        return RolloutState.model_validate(row)
+            return self._start(connection, model, challenger, champion, plan)
 
     def running(self) -> list[RolloutState]:
         return self._select(rollouts.c.state == "running")
@@ -91,8 +104,18 @@ class Rollouts:
         found = self._select(rollouts.c.rollout_id == rollout_id)
         return found[0] if found else None
 
-    def enter_step(self, rollout_id: str, expected: int, step_index: int, baseline: dict[str, Any] | None) -> bool:
-        """Compare-and-set of the step; also used to restart a step's counters (`expected == step_index`)."""
+    def enter_step(
+        self,
+        rollout_id: str,
+        expected: int,
+        step_index: int,
+        baseline: dict[str, Any] | None,
+        decision: RolloutDecision | None = None,
+    ) -> bool:
+        """Compare-and-set of the step; also used to restart a step's counters (`expected == step_index`).
+
+        The decision that led to it is recorded with it, or not at all.
+        """
         with self._engine.begin() as connection:
             result = connection.execute(
                 update(rollouts)
@@ -103,27 +126,39 @@ class Rollouts:
                 )
                 .values(step_index=step_index, baseline=baseline, entered_at=datetime.now(UTC))
             )
+            if result.rowcount == 1 and decision is not None:
+                _record(connection, decision)
             return result.rowcount == 1
 
-    def finish(self, rollout_id: str, state: str) -> bool:
-        """Compare-and-set from running to `promoted` or `rolled_back`."""
+    def finish(self, rollout_id: str, state: str, decision: RolloutDecision | None = None) -> bool:
+        """Compare-and-set from running to `promoted` or `rolled_back`, with what follows from it, in one transaction.
+
+        Promoted: the challenger is the champion, and the one before is retired. Rolled back: a challenger that has
+        served before is retired again, another one is `rolled_back`, with the decision's reason as message.
+        """
+        if state not in ("promoted", "rolled_back"):
+            raise ValueError(f"state={state!r}, expected promoted or rolled_back")
         with self._engine.begin() as connection:
             result = connection.execute(
                 update(rollouts)
                 .where(rollouts.c.rollout_id == rollout_id, rollouts.c.state == "running")
                 .values(state=state)
             )
-            return result.rowcount == 1
+            if result.rowcount != 1:
+                return False
+            row = connection.execute(select(rollouts).where(rollouts.c.rollout_id == rollout_id)).one()
+            if decision is not None:
+                _record(connection, decision)
+            if state == "promoted":
+                _crown(connection, row.model, row.challenger)
+            else:
+                _send_back(connection, row.model, row.challenger, decision.reason if decision else None)
+            return True
 
     def record(self, decision: RolloutDecision) -> None:
+        """Enter a decision that changes nothing by itself."""
         with self._engine.begin() as connection:
-            connection.execute(
-                rollout_decisions.insert().values(
-                    rollout_id=decision.rollout_id,
-                    record=decision.model_dump(mode="json"),
-                    decided_at=decision.decided_at,
-                )
-            )
+            _record(connection, decision)
 
     def decisions(self, rollout_id: str) -> list[RolloutDecision]:
         """All recorded decisions of a rollout, oldest first."""
@@ -138,27 +173,21 @@ class Rollouts:
     def want_replica(self, *, model: str, version: str, tag: str, environment: dict[str, str]) -> Replica:
         """Ask for a replica; it gets the lowest free port. Asking again changes tag and environment, not the port."""
         with self._engine.begin() as connection:
-            found = connection.execute(
-                select(replicas).where(replicas.c.model == model, replicas.c.version == version)
-            ).first()
-            if found is None:
-                taken = set(connection.scalars(select(replicas.c.port)))
-                port = next(p for p in range(self._port_first, 65536) if p not in taken)
-                connection.execute(
-                    replicas.insert().values(model=model, version=version, tag=tag, port=port, environment=environment)
-                )
-            else:
-                port = found.port
-                connection.execute(
-                    update(replicas)
-                    .where(replicas.c.model == model, replicas.c.version == version)
-                    .values(tag=tag, environment=environment)
-                )
-        return Replica(model=model, version=version, tag=tag, port=port, environment=environment)
+            return self._want(connection, model, version, tag, environment)
 
-    def drop_replica(self, model: str, version: str) -> None:
+    def drop_replica(self, model: str, version: str) -> bool:
+        """Ask for a replica no longer. False, and nothing is done, while its version serves or is being rolled out."""
+        serves = exists().where(
+            versions.c.model == model, versions.c.version == version, versions.c.state == "champion"
+        )
+        rolls_out = exists().where(
+            rollouts.c.model == model, rollouts.c.challenger == version, rollouts.c.state == "running"
+        )
         with self._engine.begin() as connection:
-            connection.execute(delete(replicas).where(replicas.c.model == model, replicas.c.version == version))
+            result = connection.execute(
+                delete(replicas).where(replicas.c.model == model, replicas.c.version == version, ~serves, ~rolls_out)
+            )
+            return result.rowcount == 1
 
     def wanted_replicas(self) -> list[Replica]:
         with self._engine.connect() as connection:
@@ -169,3 +198,73 @@ class Rollouts:
         with self._engine.connect() as connection:
             rows = connection.execute(select(rollouts).where(condition).order_by(rollouts.c.started_at))
             return [RolloutState.model_validate(dict(row._mapping)) for row in rows]
+
+    def _start(
+        self, connection: Connection, model: str, challenger: str, champion: str | None, plan: RolloutPlan
+    ) -> RolloutState:
+        running = connection.execute(
+            select(rollouts).where(rollouts.c.model == model, rollouts.c.state == "running")
+        ).first()
+        if running is not None:
+            state = RolloutState.model_validate(dict(running._mapping))
+            if state.challenger != challenger:
+                raise RolloutUnderWayError(state)
+            return state
+        earlier = connection.execute(
+            select(rollouts.c.rollout_id).where(rollouts.c.model == model, rollouts.c.challenger == challenger)
+        ).all()
+        now = datetime.now(UTC)
+        row = {
+            "rollout_id": f"{model}-{challenger}-{len(earlier) + 1}",
+            "model": model,
+            "challenger": challenger,
+            "champion": champion,
+            "plan": plan.model_dump(mode="json"),
+            "step_index": -1,
+            "state": "running",
+            "baseline": None,
+            "started_at": now,
+            "entered_at": now,
+        }
+        connection.execute(rollouts.insert().values(row))
+        return RolloutState.model_validate(row)
+
+    def _want(self, connection: Connection, model: str, version: str, tag: str, environment: dict[str, str]) -> Replica:
+        this = (replicas.c.model == model) & (replicas.c.version == version)
+        port = connection.scalar(select(replicas.c.port).where(this))
+        if port is None:
+            taken = set(connection.scalars(select(replicas.c.port)))
+            port = next(p for p in range(self._port_first, 65536) if p not in taken)
+            connection.execute(
+                replicas.insert().values(model=model, version=version, tag=tag, port=port, environment=environment)
+            )
+        else:
+            connection.execute(update(replicas).where(this).values(tag=tag, environment=environment))
+        return Replica(model=model, version=version, tag=tag, port=port, environment=environment)
+
+
+def _record(connection: Connection, decision: RolloutDecision) -> None:
+    connection.execute(
+        rollout_decisions.insert().values(
+            rollout_id=decision.rollout_id,
+            record=decision.model_dump(mode="json"),
+            decided_at=decision.decided_at,
+        )
+    )
+
+
+def _crown(connection: Connection, model: str, version: str) -> None:
+    of_model = versions.c.model == model
+    connection.execute(update(versions).where(of_model, versions.c.state == "champion").values(state="retired"))
+    connection.execute(
+        update(versions)
+        .where(of_model, versions.c.version == version)
+        .values(state="champion", live_at=datetime.now(UTC), message=None)
+    )
+
+
+def _send_back(connection: Connection, model: str, version: str, reason: str | None) -> None:
+    this = (versions.c.model == model) & (versions.c.version == version)
+    live_at = connection.scalar(select(versions.c.live_at).where(this))
+    state = "rolled_back" if live_at is None else "retired"
+    connection.execute(update(versions).where(this).values(state=state, message=reason))

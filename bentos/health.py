@@ -1,0 +1,69 @@
+"""Whether a replica lives, judged from successive looks at it: one slow answer while every core computes is no death."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import httpx
+
+Probe = Literal["ready", "slow", "refused"]
+Verdict = Literal["starting", "ready", "gone"]
+
+PROBE_TIMEOUT_S = 2.0
+# A bento is ready after 7 to 22 s on free cores; training may hold them all meanwhile.
+READY_TIMEOUT_S = 300.0
+# Refusals in a row, one a second: Envoy's own health check has noticed by then, too.
+MAX_REFUSED = 3
+MAX_SILENCE_S = 30.0
+MAX_PROCESSES_BEFORE_READY = 3
+
+
+@dataclass(frozen=True)
+class Health:
+    """What has been seen of one replica since `since_s` (monotonic seconds). `pids` are its processes, oldest first."""
+
+    since_s: float
+    ready_at_s: float | None = None
+    ready_pid: int | None = None
+    n_refused: int = 0
+    pids: tuple[int, ...] = ()
+
+    def seen(self, probe: Probe, pid: int | None, now_s: float) -> Health:
+        """The same after one more look. `pid` is None while no process runs."""
+        pids = self.pids if pid is None or pid in self.pids else (*self.pids, pid)
+        if probe == "ready":
+            return replace(self, pids=pids, ready_at_s=now_s, n_refused=0, ready_pid=self.ready_pid or pid)
+        return replace(self, pids=pids, n_refused=self.n_refused + 1 if probe == "refused" else 0)
+
+    def verdict(self, now_s: float) -> tuple[Verdict, str]:
+        """`gone` is final for a challenger; the words say why. A replica that was never ready may take its time."""
+        if self.ready_at_s is None:
+            return self._verdict_before_ready(now_s)
+        if self.ready_pid is not None and self.pids and self.pids[-1] != self.ready_pid:
+            return "gone", "its process died"
+        if self.n_refused >= MAX_REFUSED:
+            return "gone", f"it refused {self.n_refused} health checks in a row"
+        silence_s = now_s - self.ready_at_s
+        if silence_s > MAX_SILENCE_S:
+            return "gone", f"it has not been ready for {silence_s:.0f} s"
+        return "ready", "it is ready"
+
+    def _verdict_before_ready(self, now_s: float) -> tuple[Verdict, str]:
+        waited_s = now_s - self.since_s
+        if len(self.pids) >= MAX_PROCESSES_BEFORE_READY:
+            return "gone", f"its process died {len(self.pids) - 1} times before it was ready"
+        if waited_s > READY_TIMEOUT_S:
+            return "gone", f"it was not ready within {READY_TIMEOUT_S:.0f} s"
+        return "starting", f"its replica has been starting for {waited_s:.0f} s"
+
+
+def probe(port: int) -> Probe:
+    """Ask a replica on loopback whether it is ready. Any answer but 200 counts as a refusal, silence as slowness."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PROBE_TIMEOUT_S)
+    except httpx.TimeoutException:
+        return "slow"
+    except httpx.TransportError:
+        return "refused"
+    return "ready" if answer.status_code == httpx.codes.OK else "refused"

@@ -282,7 +282,12 @@ def _asked(settings: Settings, command: str, **properties: Any) -> dict[str, Any
 
 
 def _ask(settings: Settings, command: str, **properties: Any) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
     answer = _asked(settings, command, **properties)
+    # circus takes one command at a time and refuses the next meanwhile.
+    while answer and "already running" in str(answer.get("reason", "")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+        answer = _asked(settings, command, **properties)
     if answer is None or answer.get("status") == "error":
         raise TidemillError(
             "supervisor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 import time
@@ -77,10 +78,11 @@ def down(settings: Settings, told: Told) -> None:
         later = [process.name for process in reversed(processes.services(settings))]
         workers = [process.name for process in processes.workers()]
         for names in (workers, replicas, later):
-            for name in names:
-                if name in running:
-                    _ask(settings, "stop", name=name, waiting=False)
-            _wait_stopped(settings, names, told)
+            known = [name for name in names if name in running]
+            if known:
+                _ask(settings, "stop", name=_any_of(known), match="regex", waiting=True)
+            for name in known:
+                told(name, "stopped")
         _ask(settings, "quit", waiting=False)
     _end_strays(settings)
 
@@ -171,9 +173,10 @@ def _start_arbiter(settings: Settings) -> None:
 
 def _start(settings: Settings, wanted: list[Process]) -> None:
     """Start watchers that are not active; one whose command changed since the arbiter began keeps the old one."""
+    states = (_asked(settings, "status") or {}).get("statuses", {})
     for process in wanted:
-        if (_asked(settings, "status", name=process.name) or {}).get("status") != "active":
-            _ask(settings, "start", name=process.name, waiting=False)
+        if states.get(process.name) != "active":
+            _ask(settings, "start", name=process.name, match="simple", waiting=True)
 
 
 def _wait(settings: Settings, process: Process, told: Told) -> None:
@@ -205,17 +208,6 @@ def _open_store(settings: Settings, told: Told) -> None:
     bucket = Context(settings).bucket
     bucket.ensure(create=settings.embedded_s3)
     told("bucket", f"s3://{bucket.name}: {probe_store(bucket)}")
-
-
-def _wait_stopped(settings: Settings, names: list[str], told: Told) -> None:
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    for name in names:
-        while time.monotonic() < deadline:
-            answer = _asked(settings, "status", name=name)
-            if answer is None or answer.get("status") in ("stopped", "error"):
-                break
-            time.sleep(0.1)
-        told(name, "stopped")
 
 
 def _end_strays(settings: Settings) -> None:
@@ -255,6 +247,10 @@ def _status_of(settings: Settings, name: str, url: str | None) -> ProcessStatus:
     return ProcessStatus(name, shown, process.pid, uptime_s, memory_bytes, url)
 
 
+def _any_of(names: list[str]) -> str:
+    return f"^({'|'.join(map(re.escape, names))})$"
+
+
 def _absent(name: str) -> ProcessStatus:
     return ProcessStatus(name, "stopped", None, None, None, None)
 
@@ -271,7 +267,8 @@ def _asked(settings: Settings, command: str, **properties: Any) -> dict[str, Any
 
     if not (settings.home / "run" / "supervisor.sock").exists():
         return None
-    client = CircusClient(endpoint=settings.supervisor_endpoint, timeout=5)
+    timeout_s = STOP_TIMEOUT_S if properties.get("waiting") else 5.0
+    client = CircusClient(endpoint=settings.supervisor_endpoint, timeout=timeout_s)
     try:
         answer: dict[str, Any] = client.send_message(command, **properties)
     except CallError:

@@ -29,6 +29,8 @@ def render_bootstrap(
     return {
         "node": {"id": "tidemill", "cluster": "tidemill"},
         "admin": {"address": _address("127.0.0.1", admin_port)},
+        # Histograms are merged when statistics are flushed; a verdict each second should not rest on older latencies.
+        "stats_flush_interval": "1s",
         "dynamic_resources": {"cds_config": config_source(dynamic, "cds")},
         "static_resources": {
             "listeners": [

@@ -13,6 +13,13 @@ USER_COOKIE = "tidemill-user"
 SHADOW_HEADER = "x-tidemill-shadow"
 
 
+# Unlimited in practice: the replica itself bounds its queue and answers 429. The default of three retries at a time
+# would fail requests when a replica dies under load.
+CIRCUIT_BREAKERS: Json = {
+    "thresholds": [{"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 4096, "max_retries": 1024}]
+}
+
+
 def render_clusters(routing: Routing) -> list[Json]:
     """One cluster per endpoint, one per shadow, two fallback pairs per live split. Sorted by name."""
     ports = {(endpoint.model, endpoint.version): endpoint.port for endpoint in routing.endpoints}
@@ -82,10 +89,7 @@ def _cluster(name: str, port: int) -> Json:
                 }
             ],
         },
-        # Unlimited in practice: the replica itself bounds its queue and answers 429.
-        "circuit_breakers": {
-            "thresholds": [{"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 4096}]
-        },
+        "circuit_breakers": CIRCUIT_BREAKERS,
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -137,6 +141,7 @@ def _fallback_cluster(model: str, first: str, second: str) -> Json:
         "name": fallback_cluster_name(model, first, second),
         "connect_timeout": "1s",
         "lb_policy": "CLUSTER_PROVIDED",
+        "circuit_breakers": CIRCUIT_BREAKERS,  # retries count against this cluster, as routes name it
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
             "typed_config": {

@@ -120,6 +120,9 @@ def _enough(step: RolloutStep, champion: ClusterStats, challenger: ClusterStats)
     takes_all = step.stage != "shadow" and step.share >= 1
     if not takes_all and champion.n_requests < MIN_CHAMPION_REQUESTS:
         return f"waiting for requests: {champion.n_requests} of {MIN_CHAMPION_REQUESTS} answered by the champion"
+    # Envoy tells latencies a moment after it has counted the answers.
+    if challenger.latency_mean_ms == 0 or (champion.n_requests > 0 and champion.latency_mean_ms == 0):
+        return "waiting for the gateway to tell latencies"
     return None
 
 

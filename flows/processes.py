@@ -91,6 +91,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_HOME": str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
+        # Workers look for runs every 10 s by default: too long between a drop that is checked and its training.
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_LOGGING_COLORS": "false",
         # A worker's flow run imports from the project's folder, wherever the worker was started.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateName,
     FlowRunFilterTags,
 )
+from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
 from prefect.states import Crashed, Pending
@@ -82,13 +84,14 @@ class Server:
             self._watch_drift(model)
 
     def _take_next_drop(self, model: str) -> None:
+        """Hand the oldest closed drop over. The run is made before the drop is claimed: without Prefect it stays closed."""
         drop_id = self.context.ledger.arrivals.next_closed(model)
         if drop_id is None:
             return
-        drop = self.context.ledger.arrivals.claim(drop_id, process_owner(), datetime.now(UTC))
-        if drop is not None:
-            attempts = {state.drop_id: state.attempts for state in self.context.ledger.arrivals.states(model)}
-            self._start(flows.pipeline, "drop", f"{drop_id}-{attempts[drop_id]}", drop_id=drop_id)
+        attempts = {state.drop_id: state.attempts for state in self.context.ledger.arrivals.states(model)}
+        run = self._made_run("pipeline/drop", f"{drop_id}-{attempts[drop_id] + 1}", {"drop_id": drop_id})
+        if self.context.ledger.arrivals.claim(drop_id, process_owner(), datetime.now(UTC)) is not None:
+            self._submit(flows.pipeline, run, {"drop_id": drop_id})
 
     def _resume_training(self, model: str) -> None:
         """A candidate whose process died: its datasets wait again, and the same training takes them up."""
@@ -131,33 +134,35 @@ class Server:
         busy = any(state.state in ("preparing", "training") for state in self.context.ledger.arrivals.states(model))
         waiting = any(state.state == "waiting" for state in self.context.ledger.arrivals.states(model))
         # Without new data the claim stays open: the next drop, however small, starts the retraining.
-        if verdict and rules.retrain and waiting and not busy and self._claim(verdict.drift_id):
-            log.info("drift of %s is confirmed by %s: retraining", model, verdict.drift_id)
-            self._start(flows.retrain, "retrain", verdict.drift_id, model=model, reason="drift")
-
-    def _claim(self, drift_id: str) -> bool:
-        return self.context.ledger.drift_windows.claim_retraining(drift_id)
+        if verdict and rules.retrain and waiting and not busy:
+            parameters = {"model": model, "reason": "drift"}
+            run = self._made_run("retrain/retrain", verdict.drift_id, parameters)
+            if self.context.ledger.drift_windows.claim_retraining(verdict.drift_id):
+                log.info("drift of %s is confirmed by %s: retraining", model, verdict.drift_id)
+                self._submit(flows.retrain, run, parameters)
 
     def _start(self, flow: Flow[..., Any], deployment: str, key: str | None, **parameters: Any) -> None:
         """Run a flow in a thread, as a run of its deployment; one at a time for the same parameters."""
-        identity = f"{flow.name} {sorted(parameters.items())}"
-        if identity in self._running:
-            return
-        self._running.add(identity)
-        self._pool.submit(self._run, identity, flow, f"{flow.name}/{deployment}", key, parameters)
+        if _identity(flow, parameters) not in self._running:
+            self._submit(flow, self._made_run(f"{flow.name}/{deployment}", key, parameters), parameters)
 
-    def _run(
-        self, identity: str, flow: Flow[..., Any], deployment: str, key: str | None, parameters: dict[str, Any]
-    ) -> None:
+    def _made_run(self, deployment: str, key: str | None, parameters: dict[str, Any]) -> FlowRun:
+        """A run of the deployment, the same one for the same key. Raises when the Prefect server is away."""
+        with get_client(sync_client=True) as client:
+            found = client.read_deployment_by_name(deployment)
+            # Pending, not Scheduled: a worker must not pick up what runs here.
+            return client.create_flow_run_from_deployment(
+                found.id, parameters=parameters, idempotency_key=key, state=Pending(), tags=[SERVE_TAG]
+            )
+
+    def _submit(self, flow: Flow[..., Any], run: FlowRun, parameters: dict[str, Any]) -> None:
+        identity = _identity(flow, parameters)
+        self._running.add(identity)
+        self._pool.submit(self._run, identity, flow, run, parameters)
+
+    def _run(self, identity: str, flow: Flow[..., Any], run: FlowRun, parameters: dict[str, Any]) -> None:
         try:
-            with get_client(sync_client=True) as client:
-                found = client.read_deployment_by_name(deployment)
-                # Pending, not Scheduled: a worker must not pick up what runs here.
-                run = client.create_flow_run_from_deployment(
-                    found.id, parameters=parameters, idempotency_key=key, state=Pending(), tags=[SERVE_TAG]
-                )
-            if run.state is not None and run.state.is_pending():
-                run_flow(flow, flow_run=run, parameters=parameters)
+            run_flow(flow, flow_run=run, parameters=parameters)
         except TidemillError as error:
             log.error("%s: %s", identity, error)
         except Exception:
@@ -188,6 +193,16 @@ class Server:
             log.error("%s", error)
 
 
+def _identity(flow: Flow[..., Any], parameters: dict[str, Any]) -> str:
+    return f"{flow.name} {sorted(parameters.items())}"
+
+
+def _warm_imports() -> None:
+    """Import what the first drop will need while nothing waits for it: seconds each, and Beam and GX are the slow ones."""
+    for name in ("apache_beam", "great_expectations", "beam_jobs.prepare", "checks.data"):
+        importlib.import_module(name)
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -195,6 +210,7 @@ def main() -> None:
     stop: Callable[..., None] = lambda *_: server.stopping.set()  # noqa: E731  (a handler of two lines is no clearer)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    threading.Thread(target=_warm_imports, daemon=True).start()
     server.run()
     # Flows in threads may wait for minutes, for a training say. Their runs and drops are taken up at the next start.
     logging.shutdown()

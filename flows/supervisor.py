@@ -53,20 +53,21 @@ def up(settings: Settings, told: Told) -> None:
         _end_strays(settings)
         _require_free_ports(settings)
         _start_arbiter(settings)
-    services = processes.services(settings)
-    _start(settings, services)
-    for process in services:
-        if process.name == "storage":
-            _wait(settings, process, told)
-            _open_store(settings, told)
-    if not settings.embedded_s3:
-        _open_store(settings, told)
-    for process in services:
-        if process.name != "storage":
-            _wait(settings, process, told)
+    services = {process.name: process for process in processes.services(settings)}
+    storage = services.pop("storage", None)
+    if storage is not None:
+        _start(settings, [storage])
+        _wait(settings, storage, told)
+    _open_store(settings, told)
+    # The workers' imports take as long as the Prefect server's start: both at once. They wait for it on their own.
+    workers = processes.workers()
+    early = [process for process in workers if not process.name.startswith("worker-")]
+    _start(settings, [*services.values(), *early])
+    for process in services.values():
+        _wait(settings, process, told)
     told("deployments", deploy(settings))
-    _start(settings, processes.workers())
-    for process in processes.workers():
+    _start(settings, workers)
+    for process in workers:
         told(process.name, "started")
 
 

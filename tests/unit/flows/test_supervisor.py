@@ -1,0 +1,77 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from flows import processes, supervisor
+from lake.errors import TidemillError
+from lake.settings import load_settings
+from tests.servers import free_ports
+
+
+@pytest.fixture
+def home(tmp_path):
+    return load_settings(home=tmp_path)
+
+
+def test_a_port_in_use_names_its_holder_and_the_setting_that_moves_it(tmp_path):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        others = dict(zip(("s3_port", "gateway_port", "gateway_admin_port"), free_ports(3), strict=True))
+        with pytest.raises(TidemillError) as caught:
+            supervisor._require_free_ports(load_settings(home=tmp_path, prefect_port=port, **others))
+    assert str(os.getpid()) in caught.value.got
+    assert "TIDEMILL_PREFECT_PORT" in caught.value.remedy
+
+
+def test_a_full_disk_is_told_before_anything_starts(home, monkeypatch):
+    monkeypatch.setattr(psutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(TidemillError, match="free some space, or set TIDEMILL_HOME"):
+        supervisor._prepare_home(home)
+
+
+def test_an_external_store_is_not_started(tmp_path):
+    names = [process.name for process in processes.services(load_settings(home=tmp_path, s3_endpoint_url="http://s3.test"))]
+    assert names == ["prefect", "gateway"]
+
+
+def test_everything_listens_on_loopback(home):
+    for process in processes.services(home):
+        assert process.url is None or process.url.startswith("http://127.0.0.1:")
+    storage, prefect, _ = processes.services(home)
+    for process in (storage, prefect):
+        assert process.command[process.command.index("--host") + 1] == "127.0.0.1"
+
+
+def test_secrets_are_passed_by_the_environment_alone(home):
+    for process in processes.services(home):
+        assert home.secret_access_key not in " ".join(process.command)
+        assert home.gateway_api_key not in " ".join(process.command)
+
+
+def test_strays_of_this_installation_are_ended_and_no_others(home, tmp_path):
+    def sleeper(mark):
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, **mark})
+
+    ours, foreign = sleeper({processes.MARK: str(home.home)}), sleeper({processes.MARK: str(tmp_path / "other")})
+    try:
+        time.sleep(0.3)
+        supervisor._end_strays(home)
+        assert not psutil.pid_exists(ours.pid)
+        assert foreign.poll() is None
+    finally:
+        for process in (ours, foreign):
+            process.kill()
+            process.wait()
+
+
+def test_nothing_runs_in_a_fresh_home(home):
+    assert {process.state for process in supervisor.status(home)} == {"stopped"}
+    supervisor.down(home, lambda *_: None)  # harmless

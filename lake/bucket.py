@@ -6,14 +6,17 @@ import hashlib
 import io
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
+from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.handlers import add_expect_header
 from pydantic import BaseModel, ConfigDict
 
 from lake.errors import SourceChanged, StorageError
@@ -21,6 +24,7 @@ from lake.records import ObjectRef
 from lake.settings import Settings
 
 _REMEDIES = {
+    "NoSuchKey": "check the name: nothing is stored under it",
     "NoSuchBucket": "create the bucket, or set TIDEMILL_BUCKET to one that exists",
     "InvalidAccessKeyId": "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY to a pair the store knows",
     "SignatureDoesNotMatch": "set TIDEMILL_S3_SECRET_ACCESS_KEY to the secret that belongs to the access key",
@@ -28,6 +32,7 @@ _REMEDIES = {
     "403": "give this key the rights to list, read and write the bucket, or correct the key and secret",
     "404": "check the bucket and the key; 'tidemill doctor' tests both",
     "InsufficientStorage": "free space on the store's disk and run 'tidemill up' again",
+    "InternalError": "look at the store's log, and at the free space on its disk ('tidemill doctor')",
     "EntityTooLarge": "free space on the store's disk or raise its limit",
 }
 
@@ -77,11 +82,14 @@ class Bucket:
                 response_checksum_validation="when_required",
             ),
         )
+        # A store that refuses a PUT before its body has come leaves the connection out of step: the next request on it
+        # is read as that body and answered 400. Sending the body at once also saves a round trip.
+        self.client.meta.events.unregister("before-call.s3", add_expect_header)
 
     def list(self, prefix: str) -> Iterator[ObjectRef]:
         """All objects under the prefix, page by page."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-        try:
+        with self.explained(f"list {prefix}"):
             for page in pages:
                 for found in page.get("Contents", ()):
                     yield ObjectRef(
@@ -91,52 +99,47 @@ class Bucket:
                         size_bytes=found["Size"],
                         last_modified=found["LastModified"],
                     )
-        except (ClientError, BotoCoreError) as error:
-            raise self._explained(error, f"list {prefix}") from error
 
     def exists(self, key: str) -> bool:
-        try:
-            self.client.head_object(Bucket=self.name, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
-                return False
-            raise self._explained(error, key) from error
-        except BotoCoreError as error:
-            raise self._explained(error, key) from error
+        with self.explained(key):
+            try:
+                self.client.head_object(Bucket=self.name, Key=key)
+            except ClientError as error:
+                if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+                    return False
+                raise
         return True
 
     def get(self, key: str) -> bytes:
-        try:
+        with self.explained(key):
             body: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
-        except (ClientError, BotoCoreError) as error:
-            raise self._explained(error, key) from error
         return body
 
     def open_version(self, ref: ObjectRef) -> IO[bytes]:
-        """Stream the very version that was listed. Raises SourceChanged when it is not there any more."""
-        try:
-            answer = self.client.get_object(Bucket=self.name, Key=ref.key, IfMatch=f'"{ref.etag}"')
-        except (ClientError, BotoCoreError) as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-            if code in ("PreconditionFailed", "412", "NoSuchKey", "404"):
-                raise self._changed(ref, code) from error
-            raise self._explained(error, ref.key) from error
+        """Stream the very version that was listed. Raises SourceChanged when it is not there any more.
+
+        Reading the stream may still raise botocore's errors: do it within `explained`.
+        """
+        with self.explained(ref.key):
+            try:
+                answer = self.client.get_object(Bucket=self.name, Key=ref.key, IfMatch=f'"{ref.etag}"')
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in ("PreconditionFailed", "412", "NoSuchKey", "404"):
+                    raise self._changed(ref, code) from error
+                raise
         if answer["ETag"].strip('"') != ref.etag:  # a store that ignores If-Match
             raise self._changed(ref, answer["ETag"])
         body: IO[bytes] = answer["Body"]
         return body
 
     def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
-        try:
+        with self.explained(key):
             self.client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type)
-        except (ClientError, BotoCoreError) as error:
-            raise self._explained(error, key) from error
 
     def upload(self, path: Path, key: str) -> None:
-        try:
+        with self.explained(key):
             self.client.upload_file(str(path), self.name, key)
-        except (ClientError, BotoCoreError, boto3.exceptions.S3UploadFailedError) as error:
-            raise self._explained(error, key) from error
 
     def upload_folder(self, folder: Path, prefix: str) -> tuple[str, ...]:
         """Upload every file below `folder`; returns the keys, sorted."""
@@ -149,12 +152,10 @@ class Bucket:
     def download(self, key: str, path: Path) -> None:
         """Stream an object into a file. One plain GET: not every store takes the ranges that boto3's transfer asks for."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with self.explained(key):
             body = self.client.get_object(Bucket=self.name, Key=key)["Body"]
             with path.open("wb") as file:
                 shutil.copyfileobj(body, file, 1 << 20)
-        except (ClientError, BotoCoreError) as error:
-            raise self._explained(error, key) from error
 
     def download_folder(self, prefix: str, folder: Path) -> None:
         """Mirror a prefix into a folder. Raises StorageError when a key would land outside of it."""
@@ -175,10 +176,8 @@ class Bucket:
         if not prefix.endswith("/") or prefix.startswith(("inbox/", "recipes/", "feedback/")):
             raise ValueError(f"prefix={prefix!r}, expected a folder that Tidemill writes")
         for ref in list(self.list(prefix)):
-            try:
+            with self.explained(ref.key):
                 self.client.delete_object(Bucket=self.name, Key=ref.key)
-            except (ClientError, BotoCoreError) as error:
-                raise self._explained(error, ref.key) from error
 
     def put_table(self, key: str, table: pa.Table) -> None:
         """Write a Parquet object (zstd)."""
@@ -192,32 +191,49 @@ class Bucket:
     def digest(self, key: str) -> tuple[int, str]:
         """Size in bytes and sha256 (hex) of an object, streamed."""
         sha256, size_bytes = hashlib.sha256(), 0
-        try:
+        with self.explained(key):
             for chunk in self.client.get_object(Bucket=self.name, Key=key)["Body"].iter_chunks(1 << 20):
                 sha256.update(chunk)
                 size_bytes += len(chunk)
-        except (ClientError, BotoCoreError) as error:
-            raise self._explained(error, key) from error
         return size_bytes, sha256.hexdigest()
 
     def url(self, key: str, expires_s: int = 7 * 24 * 3600) -> str:
         """A presigned link that a browser can open for `expires_s` seconds."""
-        link: str = self.client.generate_presigned_url(
-            "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=expires_s
-        )
+        with self.explained(key):
+            link: str = self.client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=expires_s
+            )
         return link
 
     def ensure(self, create: bool) -> None:
         """Check that the bucket answers; make it when `create`. Raises StorageError."""
+        with self.explained("(bucket)"):
+            try:
+                # Not head_bucket: its answers have no body, and so cannot tell a wrong key from a wrong secret.
+                self.client.list_objects_v2(Bucket=self.name, MaxKeys=1)
+            except ClientError as error:
+                if not create or error.response["Error"]["Code"] != "NoSuchBucket":
+                    raise
+                self._create()
+
+    @contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turn botocore's errors into a StorageError with a remedy; `what` is the key or the action."""
         try:
-            self.client.head_bucket(Bucket=self.name)
+            yield
+        except (ClientError, BotoCoreError, S3UploadFailedError) as error:
+            raise self._storage_error(error, what) from error
+
+    def _create(self) -> None:
+        # AWS takes no location for its first region, and demands it for all others.
+        elsewhere = {} if self.address.region == "us-east-1" else {"LocationConstraint": self.address.region}
+        try:
+            self.client.create_bucket(
+                Bucket=self.name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {})
+            )
         except ClientError as error:
-            missing = error.response["Error"]["Code"] in ("404", "NoSuchBucket")
-            if not (create and missing):
-                raise self._explained(error, "(bucket)") from error
-            self.client.create_bucket(Bucket=self.name)
-        except BotoCoreError as error:
-            raise self._explained(error, "(bucket)") from error
+            if error.response["Error"]["Code"] != "BucketAlreadyOwnedByYou":  # another process was faster
+                raise
 
     def _changed(self, ref: ObjectRef, got: str) -> SourceChanged:
         return SourceChanged(
@@ -227,11 +243,15 @@ class Bucket:
             remedy="nothing to do: the new version is picked up as a new object",
         )
 
-    def _explained(self, error: Exception, what: str) -> StorageError:
-        if isinstance(error, ClientError):
-            code = str(error.response["Error"]["Code"])
-            got = f"{code} {error.response['Error'].get('Message', '')}".strip()
+    def _storage_error(self, error: Exception, what: str) -> StorageError:
+        cause = error.__cause__ or error.__context__ if isinstance(error, S3UploadFailedError) else error
+        if isinstance(cause, ClientError):
+            code = str(cause.response["Error"]["Code"])
+            got = f"{code} {cause.response['Error'].get('Message', '')}".strip()
             remedy = _REMEDIES.get(code, "run 'tidemill doctor'")
+        elif isinstance(cause, NoCredentialsError):
+            got = "no credentials"
+            remedy = "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY, or what boto3 reads otherwise"
         else:
             got = f"{type(error).__name__}: {error}"
             remedy = f"check that {self.address.endpoint_url} is up ('tidemill up', 'tidemill doctor')"

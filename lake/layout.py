@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 RECIPES = "recipes/"
+PROBE = "probe/"  # what the start-up probe writes, and removes
 
 
 def inbox_prefix(model: str) -> str:

@@ -13,7 +13,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lake.errors import TidemillError
 
-
 # sun_path of Linux holds 108 bytes with its final zero; the supervisor has a second, longer name beside the first.
 MAX_SOCKET_PATH = 100
 

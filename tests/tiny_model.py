@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import torch
-from pydoc_data.topics import topics
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -52,12 +52,14 @@ def write_tiny_model(folder: Path) -> Path:
 
 def prose(n_documents: int, seed: int = 0) -> list[str]:
     """Different English texts of some 100 words about Python, cut from the language's own help topics."""
-    paragraphs = [
-        re.sub(r"\s+", " ", paragraph).strip()
-        for topic in sorted(topics)
-        for paragraph in topics[topic].split("\n\n")
-        if len(paragraph) > 250 and "|" not in paragraph  # a short one is a heading, one with bars is a table
-    ]
+    paragraphs = sorted(
+        {
+            re.sub(r"\s+", " ", paragraph).strip()
+            for topic in topics.values()  # several topics share a page
+            for paragraph in topic.split("\n\n")
+            if len(paragraph) > 250 and "|" not in paragraph  # a short one is a heading, one with bars is a table
+        }
+    )
     draw = random.Random(seed)
     return [" ".join(draw.sample(paragraphs, 2)) for _ in range(n_documents)]
 

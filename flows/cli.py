@@ -353,15 +353,19 @@ def retrain(model: ModelArgument) -> None:
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="leave everything up at the end")] = False,
     summary: Annotated[Path | None, typer.Option("--summary", help="write the summary as JSON to this file")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="play it with this recipe, e.g. of another base model; default: flows/demo/recipe.yaml"),
+    ] = None,
 ) -> None:
     """Run the whole loop on real documentation found on this machine: about 20 minutes on 2 cores, no network.
 
     Documents become a live model; a better one replaces it gradually under traffic; a faulty one is rolled back;
     the traffic changes, drift is detected and the model retrains itself. Needs about 3 GB of disk and 6 GB of memory.
     """
-    from flows.demo.story import run_demo
+    from flows.demo.story import RECIPE, run_demo
 
-    run_demo(keep=keep, summary_file=summary, console=out)
+    run_demo(keep=keep, summary_file=summary, console=out, recipe_file=recipe or RECIPE)
 
 
 def _known(context: object, model: str) -> None:

@@ -18,6 +18,7 @@ from flows.demo.summary import print_summary, summarise
 from flows.demo.traffic import Traffic
 from flows.prefect_api import start_run
 from flows.supervisor import down, status, up
+from lake.errors import TidemillError
 from lake.layout import inbox_prefix, recipe_key
 from lake.recipe import parse_recipe
 from lake.settings import Settings, load_settings
@@ -59,12 +60,12 @@ class _Stage:
         return size_bytes
 
 
-def run_demo(*, keep: bool, summary_file: Path | None, console: Console) -> None:
+def run_demo(*, keep: bool, summary_file: Path | None, console: Console, recipe_file: Path = RECIPE) -> None:
     """Run the whole loop in a fresh folder below TIDEMILL_HOME. Raises TidemillError when it does not close."""
     outer = load_settings()
-    settings = outer.model_copy(update={"home": outer.home / "demo", "settle_s": 2.0})
+    settings = load_settings(**{**outer.model_dump(), "home": outer.home / "demo", "settle_s": 1.0})
     narrator = Narrator(console)
-    recipe = parse_recipe(RECIPE.read_text(), str(RECIPE))
+    recipe = parse_recipe(recipe_file.read_text(), str(recipe_file))
     down(settings, lambda *_: None)
     shutil.rmtree(settings.home, ignore_errors=True)
     context = Context(settings)
@@ -76,30 +77,28 @@ def run_demo(*, keep: bool, summary_file: Path | None, console: Console) -> None
         model=recipe.name,
         corpus=settings.home / "corpus",
     )
-    finished = False
     try:
-        dropped = _play(stage, settings)
+        dropped = _play(stage, settings, recipe_file)
         stage.traffic.stop()
         told = summarise(context, narrator, stage.traffic, recipe.name, dropped)
         if summary_file:
             summary_file.write_text(json.dumps(told, indent=1))
         print_summary(console, told)
-        finished = True
     finally:
         stage.traffic.stop()
-        if keep and finished:
+        if keep:
             console.print(f"everything stays up; for the other commands: [bold]export TIDEMILL_HOME={settings.home}[/]")
         else:
             console.print("stopping everything")
             down(settings, lambda *_: None)
 
 
-def _play(stage: _Stage, settings: Settings) -> dict[str, int]:
+def _play(stage: _Stage, settings: Settings, recipe_file: Path) -> dict[str, int]:
     narrator, traffic = stage.narrator, stage.traffic
     dropped: dict[str, int] = {}
     with narrator.chapter("Start everything"):
         up(settings, lambda what, state: narrator.tell(f"  {what:18} {state}"))
-        stage.context.bucket.put(recipe_key(stage.model), RECIPE.read_bytes(), "application/yaml")
+        stage.context.bucket.put(recipe_key(stage.model), recipe_file.read_bytes(), "application/yaml")
         narrator.tell(f"Prefect UI {settings.prefect_ui_url}   endpoint {settings.gateway_url}/v1")
         n_memory = sum(process.memory_bytes or 0 for process in status(settings))
         narrator.tell(
@@ -126,8 +125,9 @@ def _play(stage: _Stage, settings: Settings) -> dict[str, int]:
 
     with narrator.chapter("Drill: v1 comes back with injected faults"):
         parameters = {"model": stage.model, "version": "v1", "inject_error_rate": DRILL_ERROR_RATE}
-        start_run(settings, "roll-out/roll-out", parameters)
-        stage.wait("the faulty challenger", lambda: _last_rollout_state(stage) == "rolled_back")
+        with traffic.drill():
+            start_run(settings, "roll-out/roll-out", parameters)
+            stage.wait("the faulty challenger", lambda: _last_rollout_state(stage) == "rolled_back")
         narrator.tell(f"[bold green]rolled back[/]; the champion is {stage.champion()}")
 
     with narrator.chapter("The traffic changes: drift, retraining, v3"):
@@ -140,7 +140,14 @@ def _play(stage: _Stage, settings: Settings) -> dict[str, int]:
         stage.wait("v3 trains by itself", lambda: _third_version_state(stage) not in ("", "candidate", "ready"))
         traffic.pace(3, 0.05)
         stage.wait("v3 rolls out", lambda: _third_version_state(stage) in _ENDS)
-        narrator.tell(f"v3: [bold]{_third_version_state(stage)}[/]; the champion is {stage.champion()}")
+        if stage.champion() != "v3":
+            raise TidemillError(
+                "demo, the retrained model",
+                expected="v3 as the new champion",
+                got=f"v3 {_third_version_state(stage)}, champion {stage.champion()}",
+                remedy="'tidemill models' and 'tidemill rollout' tell why it did not win; run with --keep to look around",
+            )
+        narrator.tell("[bold green]v3 is live[/]: it was trained because the traffic had changed")
     return dropped
 
 

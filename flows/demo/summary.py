@@ -81,7 +81,11 @@ def summarise(
             }
             for rollout in ledger.rollouts.of_model(model)
         ],
-        "requests": {"answered": dict(traffic.answered), "failed": dict(traffic.failed)},
+        "requests": {
+            "answered": dict(traffic.answered),
+            "failed": dict(traffic.failed),
+            "failed_in_drill": dict(traffic.failed_in_drill),
+        },
         "drift": [verdict.model_dump(mode="json") for verdict in ledger.drift_windows.verdicts(model)],
         "retrain": [{"version": version.version, "outcome": version.state} for version in retrained],
         "champion": champion.version if champion else None,
@@ -123,6 +127,9 @@ def print_summary(console: Console, told: dict[str, Any]) -> None:
         last = rollout["decisions"][-1]["reason"] if rollout["decisions"] else ""
         table.add_row(rollout["rollout_id"], rollout["outcome"], last)
     console.print(table)
-    answered, failed = told["requests"]["answered"], told["requests"]["failed"]
-    console.print(f"requests answered {sum(answered.values())} {answered}, failed {sum(failed.values())} {failed}")
+    table = Table("requests", "number", "by version")
+    for what, counts in told["requests"].items():
+        by_version = ", ".join(f"{version} {n}" for version, n in sorted(counts.items()))
+        table.add_row(what.replace("_", " "), str(sum(counts.values())), by_version)
+    console.print(table)
     console.print(f"drift-triggered retraining: {told['retrain']}; the champion is [bold]{told['champion']}[/]")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import openai
 
@@ -30,6 +30,8 @@ class Traffic:
         self._active = 1
         self.answered: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.failed_in_drill: Counter[str] = Counter()
+        self._drilling = False
         self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(n_clients)]
 
     def start(self) -> None:
@@ -52,9 +54,14 @@ class Traffic:
         with self._lock:
             self._active, self._pause_s = n_clients, pause_s
 
-    @property
-    def total(self) -> int:
-        return sum(self.answered.values()) + sum(self.failed.values())
+    @contextmanager
+    def drill(self) -> Iterator[None]:
+        """Failures within are the drill's: they are counted apart from the others."""
+        self._drilling = True
+        try:
+            yield
+        finally:
+            self._drilling = False
 
     def _run(self, number: int) -> None:
         draw = random.Random(number)  # noqa: S311  (chooses questions, no secrets)
@@ -79,9 +86,8 @@ class Traffic:
             version = answer.headers.get("x-tidemill-model", "unknown")
             answer.parse()
             self.answered[version] += 1
-        except openai.APIStatusError as error:
-            self.failed[error.response.headers.get("x-tidemill-model", version)] += 1
-            time.sleep(0.2)
-        except openai.OpenAIError:
-            self.failed[version] += 1
-            time.sleep(0.2)
+        except openai.OpenAIError as error:
+            if isinstance(error, openai.APIStatusError):
+                version = error.response.headers.get("x-tidemill-model", version)
+            (self.failed_in_drill if self._drilling else self.failed)[version] += 1
+            self._stopping.wait(0.2)

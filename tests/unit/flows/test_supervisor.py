@@ -11,7 +11,7 @@ import pytest
 from flows import processes, supervisor
 from lake.errors import TidemillError
 from lake.settings import load_settings
-from tests.servers import free_ports
+from tests.ports import free_ports
 
 
 @pytest.fixture
@@ -38,7 +38,9 @@ def test_a_full_disk_is_told_before_anything_starts(home, monkeypatch):
 
 
 def test_an_external_store_is_not_started(tmp_path):
-    names = [process.name for process in processes.services(load_settings(home=tmp_path, s3_endpoint_url="http://s3.test"))]
+    names = [
+        process.name for process in processes.services(load_settings(home=tmp_path, s3_endpoint_url="http://s3.test"))
+    ]
     assert names == ["prefect", "gateway"]
 
 

@@ -116,15 +116,12 @@ class Controller:
 
     settings: Settings
     ledger: Ledger
-    _replicas: Replicas = field(init=False)
+    replicas: Replicas
     _health: dict[Key, Health] = field(default_factory=dict)
     _applied: Routing | None = None
     _applied_version: str | None = None
     _left_routes_at_s: dict[Key, float] = field(default_factory=dict)
     _troubles: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._replicas = Replicas(self.settings)
 
     def tick(self) -> None:
         """Look at everything once and do what is next. Trouble with a neighbour is told once and tried again."""
@@ -144,7 +141,7 @@ class Controller:
 
     def _look_after_replicas(self, wanted: Sequence[Replica]) -> None:
         routed = None if self._applied is None else endpoints_of(self._applied)
-        current = self._replicas.reconcile(wanted, routed)
+        current = self.replicas.reconcile(wanted, routed)
         for replica in wanted:
             key, now_s = (replica.model, replica.version), time.monotonic()
             before = self._health.get(key, Health(since_s=now_s))
@@ -180,8 +177,7 @@ class Controller:
             promoted = move.decision.action == "promote"
             return rollouts.finish(rollout_id, "promoted" if promoted else "rolled_back", move.decision)
         if move.kind == "note" and move.decision is not None:
-            rollouts.record(move.decision)
-            return True
+            return rollouts.record(move.decision)
         return False
 
     def _route(self) -> None:
@@ -239,16 +235,15 @@ def _in_words(route: ModelRoute) -> str:
     return f"{route.model} to {route.champion}, {route.stage} {route.share:.0%} to {route.challenger}"
 
 
-def main() -> None:
+def run(settings: Settings, replicas: Replicas) -> None:
     """Tick until SIGTERM or SIGINT. One controller a home: a second one waits until the first is gone."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    settings = load_settings()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with _only_one(settings, stopping):
-        controller = Controller(settings, Ledger(settings))
+        controller = Controller(settings, Ledger(settings), replicas)
         log.info("controller of %s", settings.home)
         while not stopping.is_set():
             began_s = time.monotonic()
@@ -276,4 +271,5 @@ def _only_one(settings: Settings, stopping: threading.Event) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main()
+    installation = load_settings()
+    run(installation, Replicas(installation))

@@ -16,17 +16,22 @@ READY_TIMEOUT_S = 300.0
 # Refusals in a row, one a second: Envoy's own health check has noticed by then, too.
 MAX_REFUSED = 3
 MAX_SILENCE_S = 30.0
-MAX_PROCESSES_BEFORE_READY = 3
+# Looks at another process than before, or at none: one that dies within the second is never met alive.
+MAX_DEATHS_BEFORE_READY = 4
 
 
 @dataclass(frozen=True)
 class Health:
-    """What has been seen of one replica since `since_s` (monotonic seconds). `pids` are its processes, oldest first."""
+    """What has been seen of one replica since `since_s` (monotonic seconds). `pids` are its processes, oldest first.
+
+    `n_absent` are looks that met no process, before it was ready.
+    """
 
     since_s: float
     ready_at_s: float | None = None
     ready_pid: int | None = None
     n_refused: int = 0
+    n_absent: int = 0
     pids: tuple[int, ...] = ()
 
     def seen(self, probe: Probe, pid: int | None, now_s: float) -> Health:
@@ -34,7 +39,12 @@ class Health:
         pids = self.pids if pid is None or pid in self.pids else (*self.pids, pid)
         if probe == "ready":
             return replace(self, pids=pids, ready_at_s=now_s, n_refused=0, ready_pid=self.ready_pid or pid)
-        return replace(self, pids=pids, n_refused=self.n_refused + 1 if probe == "refused" else 0)
+        return replace(
+            self,
+            pids=pids,
+            n_refused=self.n_refused + 1 if probe == "refused" else 0,
+            n_absent=self.n_absent + (pid is None),
+        )
 
     def verdict(self, now_s: float) -> tuple[Verdict, str]:
         """`gone` is final for a challenger; the words say why. A replica that was never ready may take its time."""
@@ -51,8 +61,8 @@ class Health:
 
     def _verdict_before_ready(self, now_s: float) -> tuple[Verdict, str]:
         waited_s = now_s - self.since_s
-        if len(self.pids) >= MAX_PROCESSES_BEFORE_READY:
-            return "gone", f"its process died {len(self.pids) - 1} times before it was ready"
+        if max(0, len(self.pids) - 1) + self.n_absent >= MAX_DEATHS_BEFORE_READY:
+            return "gone", "its process died again and again before it was ready"
         if waited_s > READY_TIMEOUT_S:
             return "gone", f"it was not ready within {READY_TIMEOUT_S:.0f} s"
         return "starting", f"its replica has been starting for {waited_s:.0f} s"

@@ -7,7 +7,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ WATCHER_PREFIX = "replica-"
 IDENTITY = "TIDEMILL_REPLICA"
 DEFINITION = "TIDEMILL_REPLICA_DEFINITION"
 GRACEFUL_TIMEOUT_S = 30
-_CALL_TIMEOUT_S = 5.0
+_CALL_TIMEOUT_S = 3.0
 _LOG_BYTES = 10_000_000
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
+# The command that serves a tag on a port of loopback.
+Command = Callable[[str, int], list[str]]
 
 
 class SupervisorError(TidemillError):
@@ -67,7 +69,7 @@ class Start:
                 # Spawns that the system refuses, not exits: circus retries those within one loop that blocks all else,
                 # so endlessly would stop every other process from being watched. `reconcile` starts it again.
                 "max_retry": 5,
-                "warmup_delay": 1,
+                "warmup_delay": 0,  # circus would look after nothing else meanwhile; it spawns once a second at most
                 "graceful_timeout": GRACEFUL_TIMEOUT_S,
                 "stop_children": True,
                 "stdout_stream": stream,
@@ -76,12 +78,12 @@ class Start:
         }
 
 
-def start_of(settings: Settings, replica: Replica) -> Start:
+def start_of(settings: Settings, replica: Replica, command: Command = serve_command) -> Start:
     """How the ledger's replica is started. Pure; `reconcile` makes its BentoML home."""
     home = replica_home(settings, replica.model, replica.version)
     return Start(
         name=watcher_name(replica.model, replica.version),
-        command=tuple(serve_command(replica.tag, replica.port)),
+        command=tuple(command(replica.tag, replica.port)),
         environment={
             **serve_environment(settings, home),
             **replica.environment,
@@ -116,6 +118,7 @@ class Replicas:
     """The replica processes of one installation. Keeps only what it has last seen; the supervisor knows the rest."""
 
     settings: Settings
+    command: Command = serve_command
     _pids: dict[str, int | None] = field(default_factory=dict)
     _ports_told: set[int] = field(default_factory=set)
 
@@ -126,8 +129,10 @@ class Replicas:
         is no longer wanted is ended unless `routed`, the versions that the gateway still knows, holds it; None when
         that is unknown, and none is ended then. Raises SupervisorError when the supervisor does not answer.
         """
-        starts = {(replica.model, replica.version): start_of(self.settings, replica) for replica in wanted}
-        ports = {start_of(self.settings, replica).name: replica.port for replica in wanted}
+        starts = {
+            (replica.model, replica.version): start_of(self.settings, replica, self.command) for replica in wanted
+        }
+        ports = {(replica.model, replica.version): replica.port for replica in wanted}
         kept = {start.name for start in starts.values()} | {watcher_name(*key) for key in routed or ()}
         present = {name for name in self._call("list")["watchers"] if name.startswith(WATCHER_PREFIX)}
         for name in present - kept if routed is not None else ():
@@ -135,7 +140,7 @@ class Replicas:
         current: dict[Key, int | None] = {}
         for key, start in starts.items():
             if start.name not in present:
-                self._add(key, start, ports[start.name])
+                self._add(key, start, ports[key])
             elif self._is_current(start):
                 current[key] = self._watch(key, start.name)
             else:
@@ -242,7 +247,14 @@ class Replicas:
 
 
 def _is_taken(port: int) -> bool:
-    """Whether anything listens there. An answer could come from it, so nothing else may be started there."""
+    """Whether anybody holds the port: an answer could come from there, so nothing may be started on it."""
     with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # what a server that has ended leaves is no obstacle
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError:
+            return True
+    return False

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -21,16 +21,20 @@ from lake.settings import Settings
 ROOT = Path(__file__).parent.parent
 
 
-def free_ports(n: int) -> list[int]:
-    """Ports that nobody listens on now, all different."""
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+def quiet_ports(n: int) -> int:
+    """The first of `n` free ports in a row, below those that the system lends to outgoing connections.
+
+    A replica's port is chosen long before the replica listens on it, and the tests' own clients would take it.
+    """
+    for first in range(20_000 + os.getpid() % 10_000, 32_000 - n, n):
+        try:
+            with ExitStack() as stack:
+                for port in range(first, first + n):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+    raise RuntimeError(f"expected {n} free ports in a row between 20000 and 32000, got none")
 
 
 def wait_until(what: str, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
@@ -53,7 +57,10 @@ def answers(url: str) -> bool:
 def process(
     command: Sequence[str], log: Path, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own; SIGTERM at the end, SIGKILL to its group when that does not suffice."""
+    """A process in a session of its own; SIGTERM at the end, SIGKILL to its group when that does not suffice.
+
+    More than one SIGTERM: circus loses one that comes while it starts or ends a process.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         started = subprocess.Popen(
@@ -68,10 +75,14 @@ def process(
     try:
         yield started
     finally:
-        started.terminate()
-        try:
-            started.wait(timeout=20)
-        except subprocess.TimeoutExpired:
+        for _ in range(20):
+            started.terminate()
+            try:
+                started.wait(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        else:
             os.killpg(started.pid, signal.SIGKILL)
             started.wait(timeout=10)
 

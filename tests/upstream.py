@@ -2,6 +2,7 @@
 
 `python -m tests.upstream <tag> <port>` answers `/readyz` and OpenAI's completion paths with its tag. Two things can be
 asked of it beside the traffic: `GET /seen` tells what it was sent, `POST /release` lets waiting streams go on.
+A tag that begins with `broken` does not start.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class ModelServer:
 
 def main() -> None:
     tag, port = sys.argv[1], int(sys.argv[2])
+    if tag.startswith("broken"):
+        sys.exit(f"no bento {tag} in the store")
     server = ModelServer(tag, float(os.environ.get("TIDEMILL_INJECT_ERROR_RATE", "0")))
     uvicorn.run(
         server.app(),

@@ -155,10 +155,14 @@ class Rollouts:
                 _send_back(connection, row.model, row.challenger, decision.reason if decision else None)
             return True
 
-    def record(self, decision: RolloutDecision) -> None:
-        """Enter a decision that changes nothing by itself."""
+    def record(self, decision: RolloutDecision) -> bool:
+        """Enter a decision that changes nothing by itself. False, and nothing is done, when the rollout has ended."""
         with self._engine.begin() as connection:
+            state = connection.scalar(select(rollouts.c.state).where(rollouts.c.rollout_id == decision.rollout_id))
+            if state != "running":
+                return False
             _record(connection, decision)
+            return True
 
     def decisions(self, rollout_id: str) -> list[RolloutDecision]:
         """All recorded decisions of a rollout, oldest first."""

@@ -22,7 +22,8 @@ from bentos.envoy_stats import Snapshot, read_stats, window
 from bentos.routing import Endpoint, ModelRoute, Routing
 from lake.records import ClusterStats
 from lake.settings import Settings, load_settings
-from tests.servers import envoy, free_ports, upstream, wait_until
+from tests.ports import free_ports
+from tests.servers import envoy, upstream, wait_until
 
 pytestmark = pytest.mark.integration
 

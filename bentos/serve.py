@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lake.settings import Settings
 
-# Requests in flight are finished after SIGTERM; what still streams by then is cut off.
-DRAIN_TIMEOUT_S = 60
+# Requests in flight are finished after SIGTERM; what still streams by then is cut off. The controller drains a replica
+# before it ends it, and its supervisor kills after 30 s: the rest is for writing the last prediction log.
+DRAIN_TIMEOUT_S = 20
 # Above Envoy's 4 s for idle upstream connections, so that it is never the server that closes first.
 KEEP_ALIVE_S = 30
 

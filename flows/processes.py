@@ -115,8 +115,9 @@ def watcher(settings: Settings, process: Process) -> dict[str, Any]:
         "working_dir": str(ROOT),
         "autostart": False,
         "respawn": True,
-        "max_retry": -1,
-        "warmup_delay": 1,  # between two respawns too: a process that dies at once must not take a whole core
+        # Spawns that the system refuses, not exits: circus retries those in one loop that blocks everything else.
+        "max_retry": 5,
+        "warmup_delay": 0,  # circus would look after nothing else meanwhile; it spawns once a second at most
         "graceful_timeout": 30,
         "stop_children": True,
         "stdout_stream": _log(settings, process.name),

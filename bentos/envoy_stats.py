@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from bentos import loopback
 from bentos.gateway import GatewayError, admin_url
 from bentos.routing import latency_source, parse_cluster_name
 from lake.records import ClusterStats, Record
@@ -66,7 +67,7 @@ class Snapshot(Record):
 def read_stats(settings: Settings) -> Snapshot:
     """Ask Envoy's admin port. Raises GatewayError when it does not answer."""
     try:
-        with httpx.Client(base_url=admin_url(settings), timeout=5) as admin:
+        with loopback.client(admin_url(settings)) as admin:
             taken_at = datetime.now(UTC)
             hosts = admin.get("/clusters", params={"format": "json"}).raise_for_status().json()
             uptime = admin.get("/stats", params={"filter": r"^server\.uptime$"}).raise_for_status().text

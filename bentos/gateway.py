@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from bentos import loopback
 from bentos.envoy_bootstrap import ROUTES_NAME, TYPE, Json, render_bootstrap
 from bentos.envoy_routes import render_clusters, render_routes
 from bentos.routing import Routing
@@ -76,7 +77,7 @@ def apply(settings: Settings, routing: Routing, timeout_s: float = APPLY_TIMEOUT
     wanted = {cluster["name"]: cluster for cluster in render_clusters(routing)}
     present = {cluster["name"]: cluster for cluster in _resources(dynamic / "cds.json")}
     union = {**present, **wanted}
-    with httpx.Client(base_url=admin_url(settings), timeout=2) as admin:
+    with loopback.client(admin_url(settings), timeout_s=2) as admin:
         if union != present:
             _write(dynamic / "cds.json", _discovery(f"{version}-add", _clusters(union)))
         # Also when nothing changed: an apply that was killed may have left clusters that still warm.
@@ -97,7 +98,7 @@ def admin_url(settings: Settings) -> str:
 def applied_version(settings: Settings) -> str | None:
     """The version of the routes that Envoy runs now; None when it is not there."""
     try:
-        with httpx.Client(base_url=admin_url(settings), timeout=2) as admin:
+        with loopback.client(admin_url(settings), timeout_s=2) as admin:
             return _text(admin, rf"^http\.gateway\.rds\.{ROUTES_NAME}\.version_text$")
     except GatewayError:
         return None

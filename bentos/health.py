@@ -7,6 +7,8 @@ from typing import Literal
 
 import httpx
 
+from bentos import loopback
+
 Probe = Literal["ready", "slow", "refused"]
 Verdict = Literal["starting", "ready", "gone"]
 
@@ -71,7 +73,8 @@ class Health:
 def probe(port: int) -> Probe:
     """Ask a replica on loopback whether it is ready. Any answer but 200 counts as a refusal, silence as slowness."""
     try:
-        answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PROBE_TIMEOUT_S)
+        with loopback.client(f"http://127.0.0.1:{port}", PROBE_TIMEOUT_S) as client:
+            answer = client.get("/readyz")
     except httpx.TimeoutException:
         return "slow"
     except httpx.TransportError:

@@ -155,10 +155,10 @@ class Replicas:
             self._call("start", name=name)
         pids = self._call("list", name=name)["pids"]
         pid = int(pids[0]) if pids else None
-        if pid is not None and pid != self._pids.get(name):
+        if name not in self._pids or pid != self._pids[name]:
             # A parent that was killed leaves its workers, and they hold the port that its successor needs.
             self._end_strays(key, keep=pid)
-            log.info("%s runs as process %d", name, pid)
+            log.info("%s %s", name, "has no process" if pid is None else f"runs as process {pid}")
             self._pids[name] = pid
         return pid
 

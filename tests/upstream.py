@@ -2,7 +2,7 @@
 
 `python -m tests.upstream <tag> <port>` answers `/readyz` and OpenAI's completion paths with its tag. Two things can be
 asked of it beside the traffic: `GET /seen` tells what it was sent, `POST /release` lets waiting streams go on.
-A tag that begins with `broken` does not start.
+A tag that begins with `broken` does not start; one that begins with `parent` is served by a worker process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import json
 import os
 import random
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -76,6 +78,10 @@ def main() -> None:
     tag, port = sys.argv[1], int(sys.argv[2])
     if tag.startswith("broken"):
         sys.exit(f"no bento {tag} in the store")
+    if tag.startswith("parent"):
+        worker = subprocess.Popen([sys.executable, "-m", "tests.upstream", tag.removeprefix("parent-"), str(port)])
+        signal.signal(signal.SIGTERM, lambda *_: worker.terminate())
+        sys.exit(worker.wait())
     server = ModelServer(tag, float(os.environ.get("TIDEMILL_INJECT_ERROR_RATE", "0")))
     uvicorn.run(
         server.app(),

@@ -85,14 +85,6 @@ class Rollouts:
             )
         return started
 
-    def start(self, *, model: str, challenger: str, champion: str | None, plan: RolloutPlan) -> RolloutState:
-        """Begin a rollout, or return the one that is under way for this very challenger.
-
-        Raises ValueError when another challenger of the model is under way.
-        """
-        with self._engine.begin() as connection:
-            return self._start(connection, model, challenger, champion, plan)
-
     def running(self) -> list[RolloutState]:
         return self._select(rollouts.c.state == "running")
 

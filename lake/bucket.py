@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.handlers import add_expect_header
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lake.errors import SourceChanged, StorageError
 from lake.records import ObjectRef
@@ -45,7 +45,7 @@ class BucketAddress(BaseModel):
     endpoint_url: str | None
     name: str
     access_key_id: str | None
-    secret_access_key: str | None
+    secret_access_key: str | None = Field(repr=False)
     region: str
 
     @classmethod
@@ -185,8 +185,8 @@ class Bucket:
         pq.write_table(table, sink, compression="zstd")
         self.put(key, sink.getvalue(), "application/vnd.apache.parquet")
 
-    def get_table(self, key: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(io.BytesIO(self.get(key)), columns=columns)
+    def get_table(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+        return pq.read_table(io.BytesIO(self.get(key)), columns=columns and list(columns))
 
     def digest(self, key: str) -> tuple[int, str]:
         """Size in bytes and sha256 (hex) of an object, streamed."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import reprlib
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from lake.errors import RecipeError
+
+# A few lines of YAML can unfold into so many values that a whole repr would not end.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 100
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -33,6 +39,14 @@ class PrepareRules(Section):
     test_share: Share = 0.05
     max_object_bytes: int = Field(default=2_000_000_000, ge=1, description="decompressed size of one object")
     max_record_bytes: int = Field(default=8_000_000, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share that leave something to train on, below 1 together")
+        if self.min_characters > self.max_characters:
+            raise ValueError(f"min_characters of at most max_characters, {self.max_characters}")
+        return self
 
 
 class CheckRules(Section):
@@ -157,20 +171,42 @@ def parse_recipe(text: str, where: str) -> Recipe:
     """Parse YAML into a recipe. Raises RecipeError that names the field, the value and what is allowed."""
     try:
         loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that do not exist
         raise RecipeError(
-            where, expected="YAML", got=str(error).replace("\n", " "), remedy="correct the file and drop it again"
+            where,
+            expected="YAML",
+            got=" ".join(str(error).split()),
+            remedy="correct the recipe and put it into the bucket again",
         ) from error
     try:
         return Recipe.model_validate(loaded)
     except ValidationError as error:
         raise RecipeError(
             f"{where}, field {'; '.join(_place(e['loc']) for e in error.errors())}",
-            expected="; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors()),
-            got="; ".join(repr(e.get("input"))[:200] for e in error.errors()),
+            expected="; ".join(map(_allowed, error.errors())),
+            got="; ".join(_SHORT.repr(e.get("input")) for e in error.errors()),
             remedy="correct the recipe and put it into the bucket again",
         ) from error
 
 
 def _place(loc: tuple[int | str, ...]) -> str:
     return ".".join(map(str, loc)) or "(whole file)"
+
+
+def _allowed(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"one of {', '.join(_fields_at(error['loc'][:-1]))}"
+    if error["type"] == "missing":
+        return f"a value for {error['loc'][-1]}"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
+    """The names that a section may hold. `loc` leads to it from the top; numbers in it are places in a list."""
+    section: type[BaseModel] = Recipe
+    for name in (part for part in loc if isinstance(part, str)):
+        found = section.model_fields[name].annotation
+        section = next(
+            kind for kind in (*get_args(found), found) if isinstance(kind, type) and issubclass(kind, Section)
+        )
+    return list(section.model_fields)

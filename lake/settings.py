@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -27,10 +29,12 @@ class Settings(BaseSettings):
     bucket: str = "tidemill"
     s3_endpoint_url: str | None = Field(default=None, description="unset: the embedded nanio server")
     s3_access_key_id: str | None = None
-    s3_secret_access_key: str | None = None
+    s3_secret_access_key: str | None = Field(default=None, repr=False)
     s3_region: str = "us-east-1"
-    database_url: str | None = Field(default=None, description="unset: SQLite in `home`")
-    api_key: str | None = Field(default=None, description="key of the public endpoint; unset: made at first start")
+    database_url: str | None = Field(default=None, repr=False, description="unset: SQLite in `home`")
+    api_key: str | None = Field(
+        default=None, repr=False, description="of the public endpoint; unset: made at first start"
+    )
     s3_port: int = Field(default=9400, ge=1, le=65535)
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     gateway_port: int = Field(default=8080, ge=1, le=65535)
@@ -70,24 +74,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def _kept_secrets(self) -> dict[str, str]:
-        path = self.home / "secrets.json"
-        if path.exists():
-            kept: dict[str, str] = json.loads(path.read_text())
-            return kept
-        made = {
-            "s3_access_key_id": "tidemill",
-            "s3_secret_access_key": secrets.token_hex(20),
-            "api_key": f"tm-{secrets.token_hex(20)}",
-        }
-        self.home.mkdir(parents=True, exist_ok=True)
-        try:
-            # Two processes may start at once: only one file wins, and both read it.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return dict(json.loads(path.read_text()))
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(made, file)
-        return made
+        return _keep_secrets(self.home / "secrets.json")
 
     @property
     def access_key_id(self) -> str | None:
@@ -130,3 +117,44 @@ def load_settings(**overrides: object) -> Settings:
             remedy="choose a shorter one",
         )
     return settings
+
+
+def _keep_secrets(path: Path) -> dict[str, str]:
+    """Read the secrets of an installation, which are made on the first call. Raises TidemillError with a remedy."""
+    try:
+        if not path.exists():
+            _make_secrets(path)
+        kept = json.loads(path.read_text())
+        return {name: str(kept[name]) for name in ("s3_access_key_id", "s3_secret_access_key", "api_key")}
+    except OSError as error:
+        raise TidemillError(
+            str(path),
+            expected="a file that can be read and written",
+            got=str(error.strerror),
+            remedy="give this user the rights to the folder, free its disk, or set TIDEMILL_HOME to another one",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise TidemillError(
+            str(path),
+            expected="JSON with s3_access_key_id, s3_secret_access_key and api_key",
+            got=f"{type(error).__name__}: {error}",
+            remedy="restore the file, or remove it: new secrets are made, and clients need the new API key",
+        ) from error
+
+
+def _make_secrets(path: Path) -> None:
+    made = {
+        "s3_access_key_id": "tidemill",
+        "s3_secret_access_key": secrets.token_hex(20),
+        "api_key": f"tm-{secrets.token_hex(20)}",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".secrets-")  # readable by its owner only
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(made, file)
+        # Two processes may start at once: a link is made whole or not at all, the first one counts for both.
+        with suppress(FileExistsError):
+            os.link(partial, path)
+    finally:
+        Path(partial).unlink()

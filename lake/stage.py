@@ -74,8 +74,8 @@ def run_stage(
 ) -> R:
     """Return the stage's record: the committed one if there is one, else `build(stage_id)`'s, committed.
 
-    `build` writes everything below `prefix_of(stage_id)`; the manifest with sizes and sha256 follows last, then the
-    ledger's row. Of two processes that build the same stage, the first row counts and both return its record.
+    `build` writes everything below `prefix_of(stage_id)`, which is swept of what an attempt that died has left; the
+    manifest with sizes and sha256 follows last, then the ledger's row. Of two processes that build the same stage, the first row counts and both return its record.
     """
     code = code_version(package)
     identity = stage_id(stage, inputs, parameters, code)
@@ -86,6 +86,7 @@ def run_stage(
     manifest = _read_manifest(bucket, prefix, identity)
     if manifest is None:
         started = time.monotonic()
+        bucket.delete_folder(prefix)
         record = build(identity)
         manifest = Manifest(
             stage_id=identity,

@@ -51,7 +51,7 @@ class DriftWindows:
         if version:
             query = query.where(drift_windows.c.version == version)
         with self._engine.connect() as connection:
-            rows = connection.scalars(query.order_by(drift_windows.c.decided_at))
+            rows = connection.scalars(query.order_by(drift_windows.c.decided_at, drift_windows.c.number))
             return [DriftVerdict.model_validate(row) for row in rows]
 
     def claim_retraining(self, drift_id: str) -> bool:

@@ -13,7 +13,7 @@ from lake.errors import RecipeError
 
 # A few lines of YAML can unfold into so many values that a whole repr would not end.
 _SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring = 2, 100
+_SHORT.maxlevel, _SHORT.maxstring = 4, 100
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -184,7 +184,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
         raise RecipeError(
             f"{where}, field {'; '.join(_place(e['loc']) for e in error.errors())}",
             expected="; ".join(map(_allowed, error.errors())),
-            got="; ".join(_SHORT.repr(e.get("input")) for e in error.errors()),
+            got="; ".join(_SHORT.repr(e.get("input"))[:200] for e in error.errors()),
             remedy="correct the recipe and put it into the bucket again",
         ) from error
 

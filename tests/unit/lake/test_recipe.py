@@ -75,7 +75,7 @@ def test_every_wrong_field_is_named_at_once() -> None:
     assert "training.rank; training.steps" in error.where
 
 
-@pytest.mark.parametrize("text", ["name: [", "name: docs\nname: {", "at: 2024-99-99", "x: " + "[" * 5_000])
+@pytest.mark.parametrize("text", ["name: [", "name: docs\nname: {", "at: 2024-99-99", "x: " + "[" * 1_000])
 def test_what_is_not_yaml_is_refused(text: str) -> None:
     assert refusal(text).expected == "YAML"
 
@@ -83,4 +83,4 @@ def test_what_is_not_yaml_is_refused(text: str) -> None:
 def test_a_few_lines_that_unfold_without_end_are_refused() -> None:
     lines = ["name: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"x{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
-    assert len(str(refusal("\n".join(lines)))) < 200_000
+    assert len(str(refusal("\n".join(lines)))) < 20_000

@@ -68,9 +68,13 @@ def test_the_second_look_finds_what_was_not_replaced() -> None:
 
 
 # Pieces that patterns are made of, so that generated texts come close to matching.
-_PIECES = st.sampled_from(
-    "@|.|+|-| |  |(|)|_|\n|'|\"|=|a|ü|Z|com|example|user|4|+49|30|555|1234567|12345678901234567890|AKIA|ABCDEFGH12345678"
-    "|ghp_|sk-|eyJ|password|-----BEGIN |PRIVATE KEY-----|-----END |RSA |<KEY>|<EMAIL>|<PHONE>".split("|")
+_PIECES = st.one_of(
+    st.sampled_from("@.+- ()_\n'\"=aüZ4/"),
+    st.sampled_from(
+        ["com", "example", "user", "+49", "30", "555", "1234567", "12345678901234567890", "<PHONE>", "<KEY>"]
+    ),
+    st.sampled_from(["AKIA", "ABCDEFGH12345678", "ghp_", "sk-", "eyJ", "password"]),
+    st.sampled_from(["-----BEGIN ", "PRIVATE KEY-----", "-----END ", "RSA "]),
 )
 _TEXTS = st.lists(_PIECES, max_size=30).map("".join)
 

@@ -55,12 +55,16 @@ def redact(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
     `kinds` are among `email`, `phone`, `key`.
     """
     counts: dict[str, int] = {}
-    for kind in kinds:
-        for marks, pattern, replacement in _RULES[kind]:
-            if any(mark in text for mark in marks):
-                text, n = pattern.subn(replacement, text)
-                if n:
-                    counts[kind] = counts.get(kind, 0) + n
+    kinds, found = tuple(kinds), True
+    while found:  # what is replaced may have hidden the beginning of what stands next to it
+        found = False
+        for kind in kinds:
+            for marks, pattern, replacement in _RULES[kind]:
+                if any(mark in text for mark in marks):
+                    text, n = pattern.subn(replacement, text)
+                    if n:
+                        counts[kind] = counts.get(kind, 0) + n
+                        found = True
     return text, counts
 
 

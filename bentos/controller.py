@@ -22,7 +22,7 @@ from sqlalchemy.exc import OperationalError
 from bentos import gateway
 from bentos.envoy_stats import Snapshot, read_stats
 from bentos.health import READY_TIMEOUT_S, Health, probe
-from bentos.moves import Move, next_move, rolled_back
+from bentos.moves import Move, leaves_shadow, next_move, rolled_back
 from bentos.replicas import Key, Replicas, last_log_line
 from bentos.routing import ModelRoute, Routing, routing_of
 from lake.errors import TidemillError
@@ -189,12 +189,15 @@ class Controller:
         needed = {*champions.items(), *((state.model, state.challenger) for state in running)}
         unneeded = {(replica.model, replica.version) for replica in wanted} - needed
         draining = frozenset(unneeded & (endpoints_of(self._applied) if self._applied else set()))
-        routing = routing_of(wanted, champions, running, draining)
+        parked = self._still_answering_copies(running)
+        routing = routing_of(wanted, champions, running, draining, parked)
         if routing != self._applied or gateway.applied_version(self.settings) != self._applied_version:
             self._applied_version = gateway.apply(self.settings, routing)
             self._applied = routing
             log.info("routes: %s", "; ".join(map(_in_words, routing.routes)) or "none")
-        uncounted = [state for state in running if state.step_index >= 0 and state.baseline is None]
+        uncounted = [
+            state for state in running if state.step_index >= 0 and state.baseline is None and state.model not in parked
+        ]
         if uncounted or draining:
             stats = read_stats(self.settings)
             for state in uncounted:
@@ -205,6 +208,19 @@ class Controller:
             if key not in draining or self._has_drained(key, stats):
                 self.ledger.rollouts.drop_replica(*key)
                 log.info("%s %s: its replica is needed no longer", *key)
+
+    def _still_answering_copies(self, running: Sequence[RolloutState]) -> frozenset[str]:
+        """Models whose challenger has left the shadow with copies in its queue: no client should wait behind those."""
+        leaving = [state for state in running if state.baseline is None and leaves_shadow(state)]
+        if not leaving:
+            return frozenset()
+        stats = read_stats(self.settings)
+        return frozenset(
+            state.model
+            for state in leaving
+            if stats.of(state.model, state.challenger).n_active > 0
+            and (datetime.now(UTC) - state.entered_at).total_seconds() < DRAIN_TIMEOUT_S
+        )
 
     def _has_drained(self, key: Key, stats: Snapshot) -> bool:
         waited_s = time.monotonic() - self._left_routes_at_s[key]

@@ -131,6 +131,12 @@ def stage_of(state: RolloutState) -> str:
     return "pending" if state.step_index < 0 else state.plan.steps[state.step_index].stage
 
 
+def leaves_shadow(state: RolloutState) -> bool:
+    """Whether the step is the first after the shadow."""
+    steps, index = state.plan.steps, state.step_index
+    return index > 0 and steps[index - 1].stage == "shadow" and steps[index].stage != "shadow"
+
+
 def _elapsed_s(state: RolloutState, now: datetime) -> float:
     return (now - state.entered_at).total_seconds()
 

@@ -14,6 +14,9 @@ from lake.records import ClusterStats, RolloutAction, RolloutDecision
 ALPHA = 1e-3
 # Fewer answers than this say nothing about the champion's error rate or latency.
 MIN_CHAMPION_REQUESTS = 5
+# A challenger that is too slow may get better, as caches fill and queues drain; by this many times the step's
+# `min_requests` it has had its chance, and clients have waited long enough.
+SLOW_PATIENCE = 3
 NO_REQUESTS = ClusterStats(n_requests=0, n_errors=0, latency_mean_ms=0.0, latency_p95_ms=0.0)
 
 
@@ -29,9 +32,12 @@ def decide(
     """One verdict on the step that `state` is in, from what both versions did within it.
 
     Roll back when the challenger has no ready endpoint, when its errors exceed the champion's by more than the plan
-    allows and by more than chance (one-sided Fisher test), or when the step's time is over without a verdict. Promote
-    when enough requests were answered and neither error rate nor mean latency is worse than the plan allows. Else hold.
-    Raises ValueError when the state is not within a step of its plan.
+    allows and by more than chance (one-sided Fisher test), when it stays slower than the plan allows, or when the
+    step's time is over without a verdict. Promote when enough requests were answered and neither error rate nor mean
+    latency is worse than the plan allows. Else hold. Raises ValueError when the state is not within a step of its plan.
+
+    Latency is compared where both answer clients. Nobody waits for a shadow's answers, so nothing slows its requests
+    down to what it can answer: on a machine that is busy, its queue and so its latency grow however fast the model is.
     """
     if not 0 <= state.step_index < len(state.plan.steps):
         raise ValueError(f"step {state.step_index} of {state.rollout_id}, expected 0 to {len(state.plan.steps) - 1}")
@@ -97,16 +103,19 @@ def _verdict(
         if p_value < ALPHA:
             return "roll_back", f"{errors}, and chance alone would do this with p = {p_value:.1g}"
     enough = _enough(step, champion, challenger)
-    latency = (
-        f"mean latency {challenger.latency_mean_ms:.0f} ms against {champion.latency_mean_ms:.0f} ms; "
-        f"allowed {state.plan.max_latency_ratio:g} times that"
+    compared = (
+        "not compared in the shadow"
+        if step.stage == "shadow"
+        else (f"allowed {state.plan.max_latency_ratio:g} times that")
     )
+    latency = f"mean latency {challenger.latency_mean_ms:.0f} ms against {champion.latency_mean_ms:.0f} ms; {compared}"
     # Without champion traffic there is nothing to compare with; its latency was compared in the steps before.
-    slow = champion.n_requests > 0 and (
-        challenger.latency_mean_ms > state.plan.max_latency_ratio * champion.latency_mean_ms
-    )
+    comparable = step.stage != "shadow" and champion.n_requests > 0
+    slow = comparable and challenger.latency_mean_ms > state.plan.max_latency_ratio * champion.latency_mean_ms
     if enough is None and not too_many and not slow:
         return "promote", f"{errors}; {latency}"
+    if enough is None and slow and challenger.n_requests >= SLOW_PATIENCE * step.min_requests:
+        return "roll_back", f"after {challenger.n_requests} requests, {latency}"
     why = enough or (errors if too_many else latency)
     if elapsed_s >= step.max_duration_s:
         return "roll_back", f"no verdict within {step.max_duration_s:g} s: {why}"

@@ -71,11 +71,13 @@ def routing_of(
     champions: Mapping[str, str],
     running: Iterable[RolloutState],
     draining: frozenset[tuple[str, str]] = frozenset(),
+    parked: frozenset[str] = frozenset(),
 ) -> Routing:
     """The routing that follows from the ledger: wanted replicas, the champion of each model, the running rollouts.
 
     A model has a route once its champion has a replica. A challenger takes part from its first step on. `draining` are
-    versions that no route names any more but that still have requests in flight: their endpoints stay.
+    versions that no route names any more but that still have requests in flight: their endpoints stay. `parked` are
+    models whose challenger gets nothing new until it has answered the copies that it was sent as a shadow.
     """
     ports = {(replica.model, replica.version): replica.port for replica in replicas}
     steps = {
@@ -90,6 +92,8 @@ def routing_of(
         challenger, step = steps.get(model, (champion, None))
         if step is None or challenger == champion:
             routes.append(ModelRoute(model=model, champion=champion))
+        elif model in parked:
+            routes.append(ModelRoute(model=model, champion=champion, challenger=challenger, stage="shadow", share=0))
         else:
             routes.append(
                 ModelRoute(model=model, champion=champion, challenger=challenger, stage=step.stage, share=step.share)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -151,13 +152,18 @@ class World:
                 thread.join()
 
 
+def request(settings: Settings, body: dict[str, object]) -> dict[str, Any]:
+    """A chat completion's arguments for httpx."""
+    return {
+        "url": f"{settings.gateway_url}/v1/chat/completions",
+        "json": body,
+        "headers": {"authorization": f"Bearer {settings.gateway_api_key}"},
+    }
+
+
 def _ask(settings: Settings, client: httpx.Client, model: str, user: str) -> str:
     try:
-        answer = client.post(
-            f"{settings.gateway_url}/v1/chat/completions",
-            json={"model": model, "user": user},
-            headers={"authorization": f"Bearer {settings.gateway_api_key}"},
-        )
+        answer = client.post(**request(settings, {"model": model, "user": user}))
     except httpx.HTTPError as error:
         return f"failed: {error!r}"
     return str(answer.json()["tag"]) if answer.is_success else f"failed: {answer.status_code} {answer.text}"
@@ -219,6 +225,27 @@ def test_a_challenger_walks_the_plan_under_traffic_though_the_controller_is_kill
             assert decision.challenger_stats.latency_mean_ms > 0
     assert (world.version_state("walk", "v1"), world.version_state("walk", "v2")) == ("retired", "champion")
     assert [replica.version for replica in world.ledger.rollouts.wanted_replicas() if replica.model == "walk"] == ["v2"]
+
+
+def test_clients_do_not_queue_behind_the_copies_that_a_shadow_still_answers(world: World) -> None:
+    world.first("copies")
+    rollout = world.offer("copies", Rollout(steps=(PLAN.steps[0], ENDLESS.steps[0])))
+    wait_until("it is in the shadow", lambda: world.state(rollout).baseline is not None)
+    ports = {each.version: each.port for each in world.ledger.rollouts.wanted_replicas() if each.model == "copies"}
+    with httpx.stream("POST", **request(world.settings, {"model": "copies", "stream": True}), timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert "v1" in next(lines)  # its copy keeps v2 busy until it is released
+        with world.traffic("copies") as outcomes:
+            wait_until("it has left the shadow", lambda: world.state(rollout).step_index == 1)
+            answered = outcomes["v1"]
+            wait_until("clients are answered meanwhile", lambda: outcomes["v1"] > answered + 50)
+            assert set(outcomes) == {"v1"}
+            assert world.state(rollout).baseline is None
+            httpx.post(f"http://127.0.0.1:{ports['v2']}/release")
+            wait_until("v2 answers clients", lambda: outcomes["v2"] > 20)
+        httpx.post(f"http://127.0.0.1:{ports['v1']}/release")
+        assert list(filter(None, lines)) == ["data: [DONE]"]
+    request_rollback(world.ledger, "copies", "seen enough")
 
 
 def test_a_failing_challenger_is_rolled_back_and_a_retired_version_is_retired_again(world: World) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bentos.envoy_stats import Counters, Snapshot, VersionCounters
 from bentos.health import Verdict
-from bentos.moves import Move, next_move
+from bentos.moves import Move, leaves_shadow, next_move
 from lake.ledger.rollouts import RolloutState
 from lake.recipe import Rollout, RolloutStep
 from lake.records import RolloutDecision
@@ -115,6 +115,10 @@ def test_evidence_leads_on_and_is_kept() -> None:
     assert found.decision is not None
     assert found.decision.challenger_stats.n_requests == 50
     assert found.decision.challenger_stats.latency_mean_ms == 50.0
+
+
+def test_the_step_after_the_shadow_is_known() -> None:
+    assert [leaves_shadow(rollout_state(step_index, PLAN)) for step_index in (-1, 0, 1)] == [False, False, True]
 
 
 def test_after_the_last_step_it_is_promoted() -> None:

@@ -107,6 +107,11 @@ def test_a_challenger_takes_part_from_its_first_step_on() -> None:
     assert [endpoint.port for endpoint in second.endpoints] == [3100, 3101]
 
 
+def test_a_parked_challenger_gets_nothing_new() -> None:
+    parked = routing_of(REPLICAS, {"docs": "v1"}, [rollout(1)], parked=frozenset({"docs"}))
+    assert parked.routes == (ModelRoute(model="docs", champion="v1", challenger="v2", stage="shadow", share=0.0),)
+
+
 def test_the_crowned_challenger_gets_everything_and_the_other_drains() -> None:
     crowned = routing_of(REPLICAS, {"docs": "v2"}, [], frozenset({("docs", "v1")}))
     assert crowned.routes == (ModelRoute(model="docs", champion="v2"),)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
 
 from lake.errors import TidemillError
 from lake.settings import Settings
+
+RETRY_S = 30.0
 
 
 def start_run(settings: Settings, deployment: str, parameters: dict[str, Any]) -> str:
@@ -27,14 +30,19 @@ def recent_runs(settings: Settings, limit: int) -> list[dict[str, Any]]:
 
 
 def _call(settings: Settings, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    try:
-        answer = httpx.request(method, f"{settings.prefect_api_url}{path}", json=body, timeout=15)
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        raise TidemillError(
-            f"Prefect server {settings.prefect_api_url}",
-            expected=f"an answer to {method} {path}",
-            got=f"{type(error).__name__}: {error}",
-            remedy="start it with 'tidemill up'; 'tidemill doctor' tests it",
-        ) from error
-    return answer.json()
+    deadline = time.monotonic() + RETRY_S
+    while True:
+        try:
+            answer = httpx.request(method, f"{settings.prefect_api_url}{path}", json=body, timeout=15)
+            # On SQLite the server answers 503 while another writer holds the database: nothing was done, so ask again.
+            if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
+                time.sleep(0.5)
+                continue
+            return answer.raise_for_status().json()
+        except httpx.HTTPError as error:
+            raise TidemillError(
+                f"Prefect server {settings.prefect_api_url}",
+                expected=f"an answer to {method} {path}",
+                got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
+                remedy="start it with 'tidemill up'; 'tidemill doctor' tests it",
+            ) from error

@@ -43,6 +43,7 @@ def probe_store(bucket: Bucket) -> StoreCapabilities:
     try:
         _require_objects(bucket, f"{prefix}plain")
         _require_multipart(bucket, f"{prefix}multipart")
+        _require_whole_listings(bucket, f"{prefix}pages/")
         found = StoreCapabilities(
             if_match=_refuses(bucket, "get_object", f"{prefix}plain", IfMatch='"0"'),
             conditional_put=_refuses(bucket, "put_object", f"{prefix}plain", IfNoneMatch="*", Body=b"again"),
@@ -81,6 +82,15 @@ def _require_multipart(bucket: Bucket, key: str) -> None:
             raise
     got = bucket.get(key)
     _require(got == b"part", bucket, "the bytes of a multipart upload", repr(got))
+
+
+def _require_whole_listings(bucket: Bucket, prefix: str) -> None:
+    """No key is lost between two pages, whatever the names: `-` and `.` come before `/`, and other characters after."""
+    keys = [f"{prefix}{name}" for name in ("a-b", "a.b", "a/b", "a0")]
+    for key in keys:
+        bucket.put(key, b"page")
+    listed = [ref.key for ref in Bucket(bucket.address, page_size=1).list(prefix)]
+    _require(listed == keys, bucket, f"all of {keys} in a listing, in order", str(listed))
 
 
 def _refuses(bucket: Bucket, action: str, key: str, **condition: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
@@ -21,8 +22,16 @@ READY_WITHIN_S = 30.0
 
 
 @contextmanager
-def nanio(folder: Path) -> Iterator[str]:
-    """Run nanio with its data in `folder`; gives its URL. It has ended when the block is left."""
+def nanio(folder: Path, max_file_bytes: int | None = None) -> Iterator[str]:
+    """Run nanio with its data in `folder`; gives its URL. It has ended when the block is left.
+
+    With `max_file_bytes`, writing a longer file fails as it does on a full disk.
+    """
+
+    def limit_files() -> None:
+        if max_file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+
     folder.mkdir(parents=True, exist_ok=True)
     port = free_ports(1)[0]
     command = [
@@ -37,6 +46,7 @@ def nanio(folder: Path) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
+            preexec_fn=limit_files,  # noqa: PLW1509  # nothing but a system call in the child
         )
     try:
         url = f"http://127.0.0.1:{port}"

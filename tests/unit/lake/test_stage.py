@@ -1,0 +1,167 @@
+"""Stages: outputs first, manifest last, skipped when committed, run again when their build died."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lake.bucket import Bucket
+from lake.errors import StorageError
+from lake.layout import manifest_key
+from lake.ledger import Ledger
+from lake.records import Record
+from lake.stage import Manifest, code_version, run_stage, stage_id
+from tests.concurrently import concurrently
+
+
+class Made(Record):
+    """What the stage under test hands over."""
+
+    made_id: str
+    by: str
+
+
+def prefix_of(identity: str) -> str:
+    return f"reports/docs/check/{identity}/"
+
+
+def run(ledger: Ledger, bucket: Bucket, build: Callable[[str], Made], rank: int = 8) -> Made:
+    return run_stage(
+        ledger,
+        bucket,
+        stage="made",
+        model="docs",
+        inputs=["input-1"],
+        parameters={"rank": rank},
+        package="lake",
+        prefix_of=prefix_of,
+        record_type=Made,
+        build=build,
+    )
+
+
+def build(bucket: Bucket, identity: str, by: str = "first", files: tuple[str, ...] = ("a.txt", "b/c.txt")) -> Made:
+    for name in files:
+        bucket.put(prefix_of(identity) + name, f"{by} {name}".encode())
+    return Made(made_id=identity, by=by)
+
+
+def never(_: str) -> Made:
+    raise AssertionError("built again")
+
+
+def keys(bucket: Bucket, identity: str) -> list[str]:
+    return [ref.key.removeprefix(prefix_of(identity)) for ref in bucket.list(prefix_of(identity))]
+
+
+def test_a_manifest_lists_every_output_with_size_and_hash(ledger: Ledger, bucket: Bucket) -> None:
+    made = run(ledger, bucket, partial(build, bucket))
+    manifest = Manifest.model_validate_json(bucket.get(manifest_key(prefix_of(made.made_id))))
+    assert manifest.stage_id == made.made_id
+    assert manifest.inputs == ("input-1",)
+    assert manifest.parameters == {"rank": 8}
+    assert manifest.code_version == code_version("lake")
+    assert manifest.record == made.model_dump()
+    assert [(out.key, out.size_bytes, out.sha256) for out in manifest.outputs] == [
+        (prefix_of(made.made_id) + name, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in (("a.txt", b"first a.txt"), ("b/c.txt", b"first b/c.txt"))
+    ]
+
+
+def test_a_committed_stage_is_not_built_again(ledger: Ledger, bucket: Bucket) -> None:
+    made = run(ledger, bucket, partial(build, bucket))
+    assert run(ledger, bucket, never) == made
+
+
+def test_other_parameters_are_another_stage(ledger: Ledger, bucket: Bucket) -> None:
+    made = run(ledger, bucket, partial(build, bucket))
+    assert run(ledger, bucket, partial(build, bucket), rank=16).made_id != made.made_id
+    assert len(ledger.stages.records("made", "docs")) == 2
+
+
+def test_no_manifest_is_there_while_a_stage_is_built(ledger: Ledger, bucket: Bucket) -> None:
+    def look(identity: str) -> Made:
+        made = build(bucket, identity)
+        assert not bucket.exists(manifest_key(prefix_of(identity)))
+        return made
+
+    made = run(ledger, bucket, look)
+    assert keys(bucket, made.made_id) == ["a.txt", "b/c.txt", "manifest.json"]
+
+
+def test_a_stage_whose_build_died_runs_again_without_its_leavings(ledger: Ledger, bucket: Bucket) -> None:
+    def die(identity: str) -> Made:
+        build(bucket, identity, files=("a.txt", "half-written.txt"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(ledger, bucket, die)
+    assert ledger.stages.records("made", "docs") == []
+    made = run(ledger, bucket, partial(build, bucket, by="second"))
+    assert made.by == "second"
+    assert keys(bucket, made.made_id) == ["a.txt", "b/c.txt", "manifest.json"]
+
+
+def test_a_death_between_manifest_and_ledger_costs_nothing(
+    ledger: Ledger, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(**_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger.stages, "commit", die)
+        run(ledger, bucket, partial(build, bucket))
+    made = run(ledger, bucket, never)
+    assert made.by == "first"
+    assert ledger.stages.find(made.made_id) == made.model_dump()
+
+
+def test_of_two_processes_that_build_a_stage_the_first_record_counts(ledger: Ledger, bucket: Bucket) -> None:
+    made = concurrently([partial(run, ledger, bucket, partial(build, bucket, by=name)) for name in ("one", "two")])
+    assert made[0] == made[1]
+    assert len(ledger.stages.records("made", "docs")) == 1
+
+
+def test_a_manifest_of_another_stage_in_the_same_place_is_replaced(ledger: Ledger, bucket: Bucket) -> None:
+    first = run(ledger, bucket, partial(build, bucket))
+    manifest = bucket.get(manifest_key(prefix_of(first.made_id)))
+    other = stage_id("made", ["input-1"], {"rank": 9}, code_version("lake"))
+    bucket.put(manifest_key(prefix_of(other)), manifest)
+    made = run(ledger, bucket, partial(build, bucket, by="second"), rank=9)
+    assert (made.made_id, made.by) == (other, "second")
+
+
+def test_a_damaged_manifest_is_explained(ledger: Ledger, bucket: Bucket) -> None:
+    identity = stage_id("made", ["input-1"], {"rank": 8}, code_version("lake"))
+    bucket.put(manifest_key(prefix_of(identity)), b"{")
+    with pytest.raises(StorageError, match="delete that object; the stage then runs again"):
+        run(ledger, bucket, never)
+
+
+def test_the_id_depends_on_everything_that_goes_in_and_on_nothing_else() -> None:
+    told = stage_id("made", ["a", "b"], {"x": 1, "y": (1, 2)}, "code")
+    assert stage_id("made", ("a", "b"), {"y": [1, 2], "x": 1}, "code") == told
+    others = {
+        stage_id("other", ["a", "b"], {"x": 1, "y": (1, 2)}, "code"),
+        stage_id("made", ["b", "a"], {"x": 1, "y": (1, 2)}, "code"),
+        stage_id("made", ["a", "b"], {"x": 2, "y": (1, 2)}, "code"),
+        stage_id("made", ["a", "b"], {"x": 1, "y": (1, 2)}, "newer code"),
+    }
+    assert told not in others
+    assert len(others) == 4
+
+
+def test_the_code_version_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lake.stage.ROOT", tmp_path)
+    for name, content in (("one", "x = 1"), ("same", "x = 1"), ("two", "x = 2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module.py").write_text(content)
+    assert code_version.__wrapped__("one") == code_version.__wrapped__("one")
+    assert code_version.__wrapped__("one") != code_version.__wrapped__("two")
+    before = code_version.__wrapped__("one")
+    (tmp_path / "one" / "more.py").write_text("y = 1")
+    assert code_version.__wrapped__("one") != before

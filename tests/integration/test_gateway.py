@@ -283,6 +283,23 @@ def test_the_death_of_the_challenger_fails_no_request(world: World, folder: Path
         world.route(to_champion())
 
 
+def test_clients_wait_for_a_lone_replica_that_is_started_again(world: World, folder: Path) -> None:
+    port = free_ports(1)[0]
+    alone = Routing(
+        routes=(ModelRoute(model=MODEL, champion="v5"),), endpoints=(Endpoint(model=MODEL, version="v5", port=port),)
+    )
+    with upstream("v5", port, folder / "v5.log") as first:
+        gateway.apply(world.settings, alone)
+        assert world.load(20) == {"v5": 20}
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    with ExitStack() as stack:
+        assert world.load(50, meanwhile=lambda: stack.enter_context(upstream("v5", port, folder / "v5.log"))) == {
+            "v5": 50
+        }
+        world.route(to_champion())
+
+
 def test_events_of_a_stream_pass_as_they_come(world: World) -> None:
     world.route(to_champion())
     with httpx.stream(

@@ -95,9 +95,13 @@ class Follower:
                     remedy=f"look at its run in the Prefect UI: {self._context.settings.prefect_ui_url}",
                 )
         for version in ledger.versions.all(self._model):
-            if version.state in ("rejected", "failed") and version.version not in self._told:
-                self._told.add(version.version)
-                self._narrator.tell(f"  [red]{version.version} {version.state}[/]: {version.message}")
+            if version.state in ("rejected", "failed"):
+                raise TidemillError(
+                    f"{self._model} {version.version}",
+                    expected="a version that passes its gate and is packaged",
+                    got=f"{version.state}: {version.message}",
+                    remedy=f"look at its run in the Prefect UI: {self._context.settings.prefect_ui_url}",
+                )
 
     def doing(self) -> str:
         """What goes on right now, for the spinner."""

@@ -11,18 +11,20 @@ from typing import Any
 import ftfy
 
 from beam_jobs.extract import Extracted
+from beam_jobs.simhash import Fingerprint, fingerprint
 from lake.recipe import PrepareRules
 from lake.redact import count_leaks, redact
 
-_SPACES = re.compile(r"[^\S\n]+")
+_UNUSUAL = re.compile(r"[^\t\n -~]")
+_SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_WORD = re.compile(r"\w+")
-LANGUAGE_SAMPLE_CHARACTERS = 2_000
+_LETTERS = re.compile(r"[^\W\d_]+")
+LANGUAGE_SAMPLE_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A document after the rules; `reason` is None when it is kept so far."""
+    """A document after the rules; `reason` is None when it is kept so far. Dead letters have no fingerprint."""
 
     position: str
     given_id: str | None
@@ -35,6 +37,7 @@ class Cleaned:
     repetition: float = 0.0
     n_redacted: int = 0
     pii_leaks: int = 0
+    fingerprint: Fingerprint | None = None
 
 
 def clean(found: Extracted, rules: PrepareRules) -> Cleaned:
@@ -43,6 +46,7 @@ def clean(found: Extracted, rules: PrepareRules) -> Cleaned:
         return Cleaned(found.position, found.given_id, "", found.reason, found.detail)
     text, counts = redact(normalise(found.text), rules.redact)
     lang, confidence = detect_language(text)
+    hashed = fingerprint(text)
     measured = Cleaned(
         position=found.position,
         given_id=found.given_id,
@@ -50,40 +54,48 @@ def clean(found: Extracted, rules: PrepareRules) -> Cleaned:
         reason=None,
         detail="",
         lang=lang,
-        n_words=len(_WORD.findall(text)),
+        n_words=hashed.n_words,
         letters_share=letters_share(text),
-        repetition=repetition(text),
+        repetition=max(repeated_lines(text), repeated_runs(hashed)),
         n_redacted=sum(counts.values()),
         pii_leaks=count_leaks(text, rules.redact),
+        fingerprint=hashed,
     )
     broken = _broken_rule(measured, confidence, rules)
-    return replace(measured, reason=broken[0], detail=broken[1]) if broken else measured
+    return replace(measured, reason=broken[0], detail=broken[1], fingerprint=None) if broken else measured
 
 
 def normalise(text: str) -> str:
     """Repair mojibake, NFC, one kind of line end, no runs of spaces or blank lines, no control characters."""
-    fixed = ftfy.fix_text(text, normalization="NFC", unescape_html=False)
-    lines = (_SPACES.sub(" ", line).rstrip() for line in fixed.split("\n"))
-    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()
+    if _UNUSUAL.search(text):
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        # ftfy works line by line and leaves plain ASCII alone, but takes 100 times as long to find that out.
+        text = "\n".join(_repaired(line) if _UNUSUAL.search(line) else line for line in text.split("\n"))
+    return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text).replace(" \n", "\n")).strip()
+
+
+def _repaired(line: str) -> str:
+    return str(ftfy.fix_text(line, normalization="NFC", unescape_html=False))
 
 
 def letters_share(text: str) -> float:
     """Letters among visible characters, in [0, 1]. Gopher keeps documents above 0.8 of words with a letter
     (Rae et al. 2021, table A1); ours counts characters, as code and tables are welcome here."""
-    visible = [character for character in text if not character.isspace()]
-    return sum(character.isalpha() for character in visible) / len(visible) if visible else 0.0
+    n_visible = sum(map(len, text.split()))
+    return sum(map(len, _LETTERS.findall(text))) / n_visible if n_visible else 0.0
 
 
-def repetition(text: str) -> float:
-    """Share of the text that repeats itself, in [0, 1]: the larger of two of Gopher's measures (Rae et al. 2021,
-    table A1): characters in duplicate lines, and words in duplicate 5-word sequences."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    n_characters = sum(map(len, lines)) or 1
-    in_lines = sum(len(line) * (n - 1) for line, n in Counter(lines).items()) / n_characters
-    words = _WORD.findall(text.lower())
-    grams = Counter(zip(*(words[i:] for i in range(5)), strict=False))
-    n_grams = sum(grams.values()) or 1
-    return max(in_lines, sum(n - 1 for n in grams.values()) / n_grams)
+def repeated_lines(text: str) -> float:
+    """Share of characters in lines that have stood in the text before, in [0, 1] (Rae et al. 2021, table A1)."""
+    lines = [line for line in map(str.strip, text.split("\n")) if line]
+    n_characters = sum(map(len, lines))
+    repeated = sum(len(line) * (n - 1) for line, n in Counter(lines).items() if n > 1)
+    return repeated / n_characters if n_characters else 0.0
+
+
+def repeated_runs(hashed: Fingerprint) -> float:
+    """Share of the 5-word runs that have stood in the text before, in [0, 1] (the same table, for n-grams)."""
+    return 1 - len(hashed.shingles) / hashed.n_runs if hashed.n_runs else 0.0
 
 
 def detect_language(text: str) -> tuple[str, float]:

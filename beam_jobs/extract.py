@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from charset_normalizer import from_bytes
 
-from beam_jobs.inflate import GZIP_MAGIC, Inflated, TooLarge, TruncatedGzip
+from beam_jobs.inflate import GZIP_MAGIC, Inflated, Readable, TooLarge, TruncatedGzip
+from beam_jobs.paragraphs import parts_of_text
+from lake.errors import StorageError
 from lake.recipe import PrepareRules
 
 _FORMATS = {
@@ -26,11 +30,18 @@ _FORMATS = {
     ".html": "html",
     ".htm": "html",
 }
+_DETAIL_CHARACTERS = 200
+_CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """A document, or a dead letter when `reason` is set. `position` is `line:N`, `row:N`, `part:N` or `object`."""
+    """A document, or a dead letter when `reason` is set.
+
+    `position` is unique in its object: `line:N`, `row:N`, `byte:N` or `object`, with `,part:N` after it (`part:N` alone
+    for a whole object) where a long document was split.
+    """
 
     position: str
     text: str = ""
@@ -39,15 +50,17 @@ class Extracted:
     detail: str = ""
 
 
-def extract(key: str, stream: IO[bytes], rules: PrepareRules) -> Iterator[Extracted]:
-    """Yield the documents of one object, and a dead letter for everything in it that cannot be read."""
-    name = key.lower()
+def extract(key: str, stream: Readable, rules: PrepareRules) -> Iterator[Extracted]:
+    """Yield the documents of one object, and a dead letter for everything in it that cannot be read.
+
+    Raises StorageError when the stream does: that is the store's fault, not the object's.
+    """
     head = stream.read(4)
     if not head:
         yield Extracted("object", reason="empty_object", detail="0 bytes")
         return
-    name = name.removesuffix(".gz")
-    extension = name[name.rfind(".") :] if "." in name.rsplit("/", 1)[-1] else ""
+    name = key.rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    extension = name[name.rfind(".") :] if "." in name else ""
     kind = "parquet" if head == b"PAR1" else _FORMATS.get(extension)
     if kind is None:
         yield Extracted("object", reason="unsupported_format", detail=extension or "no extension")
@@ -66,7 +79,11 @@ def extract(key: str, stream: IO[bytes], rules: PrepareRules) -> Iterator[Extrac
     except TooLarge:
         yield Extracted("object", reason="too_large", detail=f"more than {rules.max_object_bytes} bytes when unpacked")
     except zlib.error as error:
-        yield Extracted("object", reason="bad_gzip", detail=str(error))
+        yield Extracted("object", reason="bad_gzip", detail=_short(error))
+    except (StorageError, MemoryError):
+        raise
+    except Exception as error:  # parsers of five formats, and whatever they raise on input made to break them
+        yield Extracted("object", reason="unreadable", detail=_short(f"{type(error).__name__}: {error}"))
 
 
 def _jsonl(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
@@ -99,38 +116,56 @@ def _json_record(line: bytes, position: str, rules: PrepareRules) -> Extracted:
     except UnicodeDecodeError as error:
         return Extracted(position, reason="bad_encoding", detail=_encoding_hint(line, error))
     except (ValueError, RecursionError) as error:
-        return Extracted(position, reason="bad_json", detail=str(error)[:200])
+        return Extracted(position, reason="bad_json", detail=_short(error))
     return _record(record, position, rules)
 
 
 def _record(record: Any, position: str, rules: PrepareRules) -> Extracted:
-    if not isinstance(record, dict) or not isinstance(record.get(rules.text_field), str):
-        found = ", ".join(map(str, list(record)[:10])) if isinstance(record, dict) else type(record).__name__
-        return Extracted(position, reason="no_text_field", detail=f"no text in {rules.text_field!r}; found {found}")
+    if not isinstance(record, dict):
+        detail = f"an object with {rules.text_field!r} expected, found {type(record).__name__}"
+        return Extracted(position, reason="no_text_field", detail=detail)
+    text = record.get(rules.text_field)
+    if not isinstance(text, str):
+        found = type(text).__name__ if rules.text_field in record else f"only {', '.join(map(str, list(record)[:10]))}"
+        return Extracted(
+            position, reason="no_text_field", detail=_short(f"text in {rules.text_field!r} expected, found {found}")
+        )
+    if len(text) > rules.max_record_bytes:
+        detail = f"{len(text)} characters, at most {rules.max_record_bytes} bytes"
+        return Extracted(position, reason="record_too_large", detail=detail)
     given = record.get("id")
-    return Extracted(position, text=record[rules.text_field], given_id=given if isinstance(given, str) else None)
+    named = isinstance(given, str | int) and not isinstance(given, bool)
+    return Extracted(position, text=text, given_id=_short(given) if named else None)
 
 
 def _parquet(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
     content = body.read()
+    number = 0
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         names = file.schema_arrow.names
         if rules.text_field not in names:
-            detail = f"no column {rules.text_field!r}; found {', '.join(names)[:200]}"
+            detail = _short(f"no column {rules.text_field!r}; found {', '.join(names)}")
             yield Extracted("object", reason="no_text_field", detail=detail)
             return
-        columns = [rules.text_field] + (["id"] if "id" in names else [])
-        number = 0
+        columns = [rules.text_field] + (["id"] if "id" in names and rules.text_field != "id" else [])
         for batch in file.iter_batches(batch_size=1024, columns=columns):
-            for row in batch.to_pylist():
+            for row in range(batch.num_rows):
                 number += 1
-                yield _record(row, f"row:{number}", rules)
+                yield _parquet_row(batch, row, f"row:{number}", rules)
     except (pa.ArrowException, OSError) as error:
-        yield Extracted("object", reason="bad_parquet", detail=str(error).splitlines()[0][:200])
+        yield Extracted(f"row:{number + 1}" if number else "object", reason="bad_parquet", detail=_short(error))
 
 
-def _text(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
+def _parquet_row(batch: pa.RecordBatch, row: int, position: str, rules: PrepareRules) -> Extracted:
+    try:
+        record = {name: batch.column(name)[row].as_py() for name in batch.schema.names}
+    except UnicodeDecodeError as error:  # a string column of which nobody has checked that it holds strings
+        return Extracted(position, reason="bad_encoding", detail=f"not UTF-8 at byte {error.start}")
+    return _record(record, position, rules)
+
+
+def _text(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:  # noqa: ARG001  # the readers' signature
     content = body.read()
     try:
         yield Extracted("object", text=_decoded(content))
@@ -138,23 +173,17 @@ def _text(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
         yield Extracted(f"byte:{error.start}", reason="bad_encoding", detail=_encoding_hint(content, error))
 
 
-def _html(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
+def _html(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:  # noqa: ARG001  # the readers' signature
     import trafilatura  # a second of import that other formats do not need
 
     content = body.read()
-    declared = (
-        from_bytes(content[:4096], enable_fallback=False).best() if b"charset" in content[:4096].lower() else None
-    )
+    declared = _CHARSET.search(content[:4096])
     try:
-        page = _decoded(content, declared.encoding if declared else None)
+        page = _decoded(content, declared.group(1).decode() if declared else None)
     except UnicodeDecodeError as error:
         yield Extracted(f"byte:{error.start}", reason="bad_encoding", detail=_encoding_hint(content, error))
         return
-    try:
-        text = trafilatura.extract(page, favor_recall=True, include_comments=False, deduplicate=False)
-    except (ValueError, RecursionError, AssertionError) as error:
-        yield Extracted("object", reason="bad_html", detail=str(error)[:200])
-        return
+    text = trafilatura.extract(page, favor_recall=True, include_comments=False, deduplicate=False)
     if text:
         yield Extracted("object", text=text)
     else:
@@ -162,15 +191,21 @@ def _html(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:
 
 
 def _decoded(content: bytes, declared: str | None = None) -> str:
-    """UTF-8, or UTF-16 with its byte order mark, or what the page declares. Anything else raises UnicodeDecodeError."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
+    """UTF-8, or UTF-16 or 32 with its byte order mark, or what the page declares. Else raises UnicodeDecodeError."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         if declared is None:
             raise
-        return content.decode(declared)
+        try:
+            # What calls itself latin-1 on the web is Windows' superset of it (WHATWG Encoding Standard, 4.2).
+            return content.decode("cp1252" if codecs.lookup(declared).name == "iso8859-1" else declared)
+        except (LookupError, UnicodeError):
+            pass  # no encoding of that name, or the page is not in it: told as what it is, not UTF-8
+        raise
 
 
 def _encoding_hint(content: bytes, error: UnicodeDecodeError) -> str:
@@ -180,20 +215,18 @@ def _encoding_hint(content: bytes, error: UnicodeDecodeError) -> str:
     return f"not UTF-8 at byte {error.start}{looks}"
 
 
+def _short(told: object) -> str:
+    """One line that any file can hold: JSON lets single surrogates through, which UTF-8 does not."""
+    line = " ".join(str(told).split())[:_DETAIL_CHARACTERS]
+    return line.encode("utf-8", "replace").decode()
+
+
 def _parts(found: Extracted, max_characters: int) -> Iterator[Extracted]:
     """Split a long document at paragraphs, or at words where a paragraph alone is too long."""
     if found.reason is not None or len(found.text) <= max_characters:
         yield found
         return
-    rest, number = found.text, 0
-    while rest:
-        number += 1
-        cut = len(rest)
-        if cut > max_characters:
-            window = rest[:max_characters]
-            cut = max(window.rfind("\n\n") + 2, 0) if window.rfind("\n\n") > max_characters // 4 else 0
-            cut = cut or window.rfind(" ", max_characters // 4) + 1 or max_characters
-        part, rest = rest[:cut], rest[cut:]
+    for number, part in enumerate(parts_of_text(found.text, max_characters), start=1):
         given = f"{found.given_id}#{number}" if found.given_id else None
         position = f"part:{number}" if found.position == "object" else f"{found.position},part:{number}"
         yield Extracted(position, text=part, given_id=given)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import Protocol
 
 GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 18
+
+
+class Readable(Protocol):
+    """Anything that bytes can be read from: a file, an object in the bucket."""
+
+    def read(self, n_bytes: int, /) -> bytes: ...
 
 
 class TooLarge(Exception):
@@ -25,7 +31,7 @@ class TruncatedGzip(Exception):
 class Inflated:
     """An object's content, unpacked when it is gzip. Never holds more than asked for plus one chunk."""
 
-    def __init__(self, stream: IO[bytes], head: bytes, *, compressed: bool, max_bytes: int) -> None:
+    def __init__(self, stream: Readable, head: bytes, *, compressed: bool, max_bytes: int) -> None:
         self._stream, self._head, self._compressed, self._max_bytes = stream, head, compressed, max_bytes
 
     def chunks(self) -> Iterator[bytes]:

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_jobs.dedup import decide
-from beam_jobs.neighbours import candidate_pairs, tables
+from beam_jobs.dedup import decide, first_copies
+from beam_jobs.documents import Documents
+from beam_jobs.neighbours import Pairs, candidate_pairs, tables
 from beam_jobs.part import Part, column, parts_of, read_part, require_same_index, survivors, total
-from beam_jobs.write import write_part
+from beam_jobs.write import Drops, write_part
 from lake.bucket import Bucket, BucketAddress
 from lake.layout import dataset_prefix
 from lake.recipe import PrepareRules, Recipe
@@ -145,15 +146,11 @@ def _pairs(item: tuple[str, Iterable[tuple[str, bytes]]], max_hamming: int) -> I
     table, grouped = item
     sources = sorted(grouped)
     hashes = np.concatenate([np.frombuffer(packed, np.uint64) for _, packed in sources])
-    if table != EXACT:
+    if table == EXACT:
+        yield 0, ("sizes", [(source, len(packed) // 8) for source, packed in sources])
+        yield 0, ("copies", first_copies(hashes).tobytes())
+    else:
         yield 0, ("pairs", candidate_pairs(hashes, tables(max_hamming)[int(table)], max_hamming).tobytes())
-        return
-    yield 0, ("sizes", [(source, len(packed) // 8) for source, packed in sources])
-    order = np.argsort(hashes, kind="stable")
-    starts = np.concatenate([[True], hashes[order][1:] != hashes[order][:-1]]) if len(order) else np.zeros(0, bool)
-    firsts = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    copies = np.stack([order[~starts], firsts[~starts]], axis=1) if len(order) else np.zeros((0, 2), np.int64)
-    yield 0, ("copies", copies.astype(np.int64).tobytes())
 
 
 class _Decide(_OnBucket):
@@ -163,56 +160,32 @@ class _Decide(_OnBucket):
         super().__init__(job)
         self.past = past
 
-    def process(self, item: tuple[int, Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    def process(self, item: tuple[int, Iterable[tuple[str, Any]]]) -> Iterator[tuple[str, Drops]]:
         told = list(item[1])
         sizes: list[tuple[str, int]] = next(value for kind, value in told if kind == "sizes")
-        pairs = {pair for kind, value in told if kind == "pairs" for pair in _unpacked(value)}
-        copies = dict(pair for kind, value in told if kind == "copies" for pair in _unpacked(value))
-        rows = _Rows(self.bucket, self.job, self.past, sizes)
+        pairs = np.concatenate([_unpacked(value) for kind, value in told if kind == "pairs"])
+        copies = np.concatenate([_unpacked(value) for kind, value in told if kind == "copies"])
+        documents = Documents(sizes, self._table)
         n_history = sum(n for source, n in sizes if source in self.past)
-        found = decide(pairs, copies, rows.shingles, n_history, self.job.rules.min_jaccard)
-        by_source: dict[str, list[tuple[Any, ...]]] = {}
-        for number in sorted(found):
-            source, row = rows.place(number)
-            duplicate = found[number]
-            kept = rows.identity(duplicate.kept)
-            by_source.setdefault(source, []).append((row, duplicate.reason, kept, round(duplicate.similarity, 6)))
+        found = decide(pairs, dict(copies.tolist()), documents.shingles, n_history, self.job.rules.min_jaccard)
+        by_source: dict[str, Drops] = {}
+        for number, duplicate in sorted(found.items()):
+            source, row = documents.place(number)
+            drops = by_source.setdefault(source, Drops([], [], [], []))
+            drops.rows.append(row)
+            drops.reasons.append(duplicate.reason)
+            drops.kept.append(documents.identity(duplicate.kept))
+            drops.similarities.append(round(duplicate.similarity, 6))
         yield from by_source.items()
 
-
-def _unpacked(value: bytes) -> Iterator[tuple[int, int]]:
-    yield from map(tuple, np.frombuffer(value, np.int64).reshape(-1, 2).tolist())
-
-
-class _Rows:
-    """Document number → its part, id and shingles; reads only the parts that candidates lie in."""
-
-    def __init__(self, bucket: Bucket, job: _Job, past: dict[str, str], sizes: list[tuple[str, int]]) -> None:
-        self._bucket, self._job, self._past = bucket, job, past
-        self._sources = [source for source, _ in sizes]
-        self._starts = np.cumsum([0] + [n for _, n in sizes])
-        self._loaded: dict[str, pa.Table] = {}
-
-    def place(self, number: int) -> tuple[str, int]:
-        """`(source, row among the source's survivors)`."""
-        index = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._sources[index], number - int(self._starts[index])
-
-    def identity(self, number: int) -> str:
-        source, row = self.place(number)
-        return str(self._table(source)["id"][row].as_py())
-
-    def shingles(self, number: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        source, row = self.place(number)
-        return np.asarray(self._table(source)["shingles"][row].values.to_numpy(), dtype=np.uint64)
-
     def _table(self, source: str) -> pa.Table:
-        if source not in self._loaded:
-            key = self._past.get(source) or self._job.work_key(source)
-            columns = ["id", "shingles"] + ([] if source in self._past else ["reason"])
-            table = self._bucket.get_table(key, columns)
-            self._loaded[source] = (table if source in self._past else survivors(table)).combine_chunks()
-        return self._loaded[source]
+        if source in self.past:
+            return self.bucket.get_table(self.past[source], ["id", "shingles"])
+        return survivors(self.bucket.get_table(self.job.work_key(source), ["id", "shingles", "reason"]))
+
+
+def _unpacked(value: bytes) -> Pairs:
+    return np.frombuffer(value, np.int64).reshape(-1, 2)
 
 
 class _Write(_OnBucket):
@@ -220,11 +193,10 @@ class _Write(_OnBucket):
 
     def process(self, item: tuple[str, dict[str, Iterable[Any]]]) -> None:
         source, joined = item
-        if not list(joined["part"]) or source.startswith("h"):
-            return
-        dropped = {row[0]: row[1:] for rows in joined["dropped"] for row in rows}
         table = self.bucket.get_table(self.job.work_key(source))
+        # Duplicates are numbered among the documents that no rule has rejected.
         numbers = np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
-        by_row = {int(numbers[row]): duplicate for row, duplicate in dropped.items()}
-        counts = write_part(self.bucket, self.job.prefix, source, table, by_row, self.job.rules)
+        dropped = next(iter(joined["dropped"]), Drops([], [], [], []))
+        dropped = dropped._replace(rows=numbers[dropped.rows].tolist())
+        counts = write_part(self.bucket, self.job.prefix, source, table, dropped, self.job.rules)
         self.bucket.put(f"{self.job.prefix}work/counts-{source}.json", json.dumps(counts).encode())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lake.records import Split
+from beam_jobs.simhash import Hashes
 
 
-def split_of(exact: np.uint64 | int, validation_share: float, test_share: float) -> Split:
+def splits_of(exact: Hashes, validation_share: float, test_share: float) -> NDArray[np.str_]:
     """Split by the hash of the words: two copies of a text can never be on both sides of a split."""
     # The top bits of xxh3 are uniform; 2**-32 is fine enough for any share.
-    place = (int(exact) >> 32) / 2**32
-    if place < test_share:
-        return "test"
-    return "validation" if place < test_share + validation_share else "train"
+    place = (exact >> np.uint64(32)) / 2**32
+    return np.select([place < test_share, place < test_share + validation_share], ["test", "validation"], "train")

@@ -2,79 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from beam_jobs.split import split_of
+from beam_jobs.split import splits_of
 from lake.bucket import Bucket
 from lake.recipe import PrepareRules
 from lake.records import SPLITS
 
-REJECTS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source_uri", pa.string()),
-        ("position", pa.string()),
-        ("reason", pa.string()),
-        ("duplicate_of", pa.string()),
-        ("similarity", pa.float64()),
-        ("detail", pa.string()),
-    ]
-)
-_SHARD = ["id", "text", "source_uri", "source_etag", "position", "lang", "n_characters", "n_words"]
+_SHARD = ["id", "given_id", "text", "source_uri", "source_etag", "position", "lang", "n_characters", "n_words"]
 _METRICS = ["id", "source_uri", "position", "reason", "lang", "n_characters", "n_words", "letters_share", "repetition"]
 _METRICS += ["n_redacted", "pii_leaks"]
 _SIGNATURES = ["id", "exact", "signature", "shingles"]
+_REJECTS = ["id", "given_id", "source_uri", "source_etag", "position", "reason", "detail"]
+
+
+class Drops(NamedTuple):
+    """Rows of a part that deduplication drops: parallel lists of row, reason, kept document's id and similarity."""
+
+    rows: list[int]
+    reasons: list[str]
+    kept: list[str]
+    similarities: list[float]
 
 
 def write_part(
-    bucket: Bucket,
-    prefix: str,
-    source: str,
-    table: pa.Table,
-    dropped: Mapping[int, tuple[str, str, float]],
-    rules: PrepareRules,
+    bucket: Bucket, prefix: str, source: str, table: pa.Table, dropped: Drops, rules: PrepareRules
 ) -> dict[str, dict[str, int]]:
-    """Write one part's outputs. `dropped` maps a row to `(reason, kept id, similarity)`. Returns its counts."""
-    reasons = table["reason"].to_pylist()
-    for row, (reason, _, _) in dropped.items():
-        reasons[row] = reason
-    table = table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
-    kept = [row for row, reason in enumerate(reasons) if reason is None]
-    exact = table["exact"].to_pylist()
-    splits = {row: split_of(exact[row], rules.validation_share, rules.test_share) for row in kept}
+    """Write one part's outputs. Returns its counts: documents, characters, rejected and redacted."""
+    table = _with_drops(table, dropped)
     counts: dict[str, dict[str, int]] = {
         "documents": {},
         "characters": {},
-        "rejected": {},
-        "redacted": {"spans": int(np.sum(table["n_redacted"].to_numpy()))},
+        "rejected": dict(Counter(table["reason"].drop_null().to_pylist())),
+        "redacted": {"spans": pc.sum(table["n_redacted"]).as_py() or 0},
     }
+    kept = table.filter(pc.is_null(table["reason"]))
+    splits = splits_of(kept["exact"].to_numpy(), rules.validation_share, rules.test_share)
     for split in SPLITS:
-        rows = [row for row in kept if splits[row] == split]
-        if rows:
-            shard = table.select(_SHARD).take(rows)
+        shard = kept.select(_SHARD).filter(pa.array(splits == split))
+        if len(shard):
             bucket.put_table(f"{prefix}shards/{split}-{source}.parquet", shard)
-            counts["documents"][split] = len(rows)
-            counts["characters"][split] = int(np.sum(shard["n_characters"].to_numpy()))
-    if kept:
-        bucket.put_table(f"{prefix}signatures/{source}.parquet", table.select(_SIGNATURES).take(kept))
-    rejects = [_reject(table, row, dropped.get(row)) for row, reason in enumerate(reasons) if reason is not None]
-    if rejects:
-        bucket.put_table(f"{prefix}rejects/{source}.parquet", pa.Table.from_pylist(rejects, schema=REJECTS))
-    for reason in filter(None, reasons):
-        counts["rejected"][reason] = counts["rejected"].get(reason, 0) + 1
+            counts["documents"][split] = len(shard)
+            counts["characters"][split] = pc.sum(shard["n_characters"]).as_py()
+    if len(kept):
+        bucket.put_table(f"{prefix}signatures/{source}.parquet", kept.select(_SIGNATURES))
+    rejects = table.filter(pc.is_valid(table["reason"])).select([*_REJECTS, "duplicate_of", "similarity"])
+    if len(rejects):
+        bucket.put_table(f"{prefix}rejects/{source}.parquet", rejects)
     bucket.put_table(f"{prefix}metrics/{source}.parquet", table.select(_METRICS))
     return counts
 
 
-def _reject(table: pa.Table, row: int, duplicate: tuple[str, str, float] | None) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        name: table[name][row].as_py() for name in ("id", "source_uri", "position", "reason", "detail")
-    }
-    return told | {
-        "duplicate_of": duplicate[1] if duplicate else None,
-        "similarity": duplicate[2] if duplicate else None,
-    }
+def _with_drops(table: pa.Table, dropped: Drops) -> pa.Table:
+    """The table with the drops' reasons, and two more columns that say of which document each is a duplicate."""
+    reasons = np.array(table["reason"].to_pylist(), object)
+    duplicate_of, similarity = np.full(len(table), None, object), np.full(len(table), None, object)
+    rows = np.array(dropped.rows, np.int64)
+    reasons[rows], duplicate_of[rows], similarity[rows] = dropped.reasons, dropped.kept, dropped.similarities
+    place = table.schema.get_field_index("reason")
+    return (
+        table.set_column(place, "reason", pa.array(reasons, pa.string()))
+        .append_column("duplicate_of", pa.array(duplicate_of, pa.string()))
+        .append_column("similarity", pa.array(similarity, pa.float64()))
+    )

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import boto3
 import pyarrow as pa
@@ -115,11 +115,8 @@ class Bucket:
             body: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
         return body
 
-    def open_version(self, ref: ObjectRef) -> IO[bytes]:
-        """Stream the very version that was listed. Raises SourceChanged when it is not there any more.
-
-        Reading the stream may still raise botocore's errors: do it within `explained`.
-        """
+    def open_version(self, ref: ObjectRef) -> ObjectStream:
+        """Stream the very version that was listed. Raises SourceChanged when it is not there any more."""
         with self.explained(ref.key):
             try:
                 answer = self.client.get_object(Bucket=self.name, Key=ref.key, IfMatch=f'"{ref.etag}"')
@@ -130,8 +127,7 @@ class Bucket:
                 raise
         if answer["ETag"].strip('"') != ref.etag:  # a store that ignores If-Match
             raise self._changed(ref, answer["ETag"])
-        body: IO[bytes] = answer["Body"]
-        return body
+        return ObjectStream(self, ref.key, answer["Body"])
 
     def put(self, key: str, body: bytes, content_type: str = "application/octet-stream") -> None:
         with self.explained(key):
@@ -281,6 +277,22 @@ class Bucket:
             got = f"{type(error).__name__}: {error}"
             remedy = f"check that {self.address.endpoint_url} is up ('tidemill up', 'tidemill doctor')"
         return StorageError(f"s3://{self.name}/{what}", expected="an answer from the store", got=got, remedy=remedy)
+
+
+class ObjectStream:
+    """An object's bytes as they come. Reading raises StorageError when the connection breaks."""
+
+    def __init__(self, bucket: Bucket, key: str, body: Any) -> None:
+        self._bucket, self._key, self._body = bucket, key, body
+
+    def read(self, n_bytes: int | None = None) -> bytes:
+        """The next `n_bytes`, or all that is left; fewer only at the end."""
+        with self._bucket.explained(self._key):
+            read: bytes = self._body.read(n_bytes)
+        return read
+
+    def close(self) -> None:
+        self._body.close()
 
 
 def _loses_keys(page: dict[str, Any]) -> bool:

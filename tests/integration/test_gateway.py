@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -294,9 +295,12 @@ def test_clients_wait_for_a_lone_replica_that_is_started_again(world: World, fol
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
     with ExitStack() as stack:
-        assert world.load(50, meanwhile=lambda: stack.enter_context(upstream("v5", port, folder / "v5.log"))) == {
-            "v5": 50
-        }
+
+        def start_again() -> None:
+            time.sleep(1.5)  # longer than three retries would last
+            stack.enter_context(upstream("v5", port, folder / "v5.log"))
+
+        assert world.load(50, meanwhile=start_again) == {"v5": 50}
         world.route(to_champion())
 
 

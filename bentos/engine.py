@@ -231,14 +231,14 @@ class Engine:
             self._rows[source], self._rows[target] = _Row(moved.prompt, moved.length), moved
 
     def _forget(self) -> None:
-        """Bound the memory of idle rows: prompts go from the highest row on, and so does what was generated."""
+        """Bound the memory of idle rows: the prompts that fit are kept, lower rows first, and nothing that was generated."""
         n_kept, reading = 0, self._reading[0] if self._reading is not None else None
         for index, row in enumerate(self._rows):
             if index < len(self._running) or index == reading:
                 continue
-            n_kept += len(row.prompt)
-            if n_kept > _KEPT_TOKENS:
+            if n_kept + len(row.prompt) > _KEPT_TOKENS:
                 row.prompt = ()
+            n_kept += len(row.prompt)
             if row.length > len(row.prompt) + _SLACK_TOKENS:
                 self._decoder.release(index, len(row.prompt))
                 row.length = len(row.prompt)

@@ -34,7 +34,6 @@ REQUIREMENTS = (
     "pyarrow",
     "pydantic",
     "pydantic-settings",
-    "pyyaml",
     "starlette",
     "tokenizers",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import random
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, 
         on_written=metrics.logged_rows.inc,
         on_dropped=metrics.dropped_rows.inc,
     )
+    _trim_memory()
     if serving.inject_error_rate:
         log.warning(
             "%s FAILS %.0f%% OF ITS REQUESTS ON PURPOSE: TIDEMILL_INJECT_ERROR_RATE=%g",
@@ -100,3 +102,10 @@ def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, 
         )
     log.info("%s on %s, %d threads, %d rows", config.tag, decoder.provider, serving.n_threads, serving.slots)
     return Replica(config, engine, metrics, logger, decoder.vocabulary, serving.inject_error_rate)
+
+
+def _trim_memory() -> None:
+    """Give back what loading has left free, 26 MB here: the tokenizer's JSON above all. glibc alone can do that."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterator
@@ -183,6 +184,7 @@ def _html(body: Inflated, rules: PrepareRules) -> Iterator[Extracted]:  # noqa: 
     except UnicodeDecodeError as error:
         yield Extracted(f"byte:{error.start}", reason="bad_encoding", detail=_encoding_hint(content, error))
         return
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # the dead letter tells what its errors would
     text = trafilatura.extract(page, favor_recall=True, include_comments=False, deduplicate=False)
     if text:
         yield Extracted("object", text=text)

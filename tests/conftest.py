@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from lake.bucket import Bucket, BucketAddress
@@ -14,6 +15,10 @@ from lake.ledger import Ledger
 from lake.settings import Settings, load_settings
 from tests.ports import free_port_block, free_ports
 from tests.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, nanio
+
+# The same examples in every run, none kept in the checkout, and no limit on the time of one: machines are busy.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

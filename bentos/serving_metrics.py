@@ -11,11 +11,11 @@ _BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 class ServingMetrics:
     """Made once a process, after BentoML has said where its series are kept. An `engine.Observer`."""
 
-    def __init__(self, model: str, version: str) -> None:
-        self._labels = {"model": model, "version": version}
+    def __init__(self, model: str, version: str, registry: prometheus.CollectorRegistry = prometheus.REGISTRY) -> None:
+        self._labels, self._registry = {"model": model, "version": version}, registry
         counter, histogram = self._counter, self._histogram
         self._answers = prometheus.Counter(
-            "tidemill_answers", "Requests answered, by status.", [*self._labels, "status"]
+            "tidemill_answers", "Requests answered, by status.", [*self._labels, "status"], registry=registry
         )
         self.prompt_tokens = counter("tidemill_prompt_tokens", "Prompt tokens received.")
         self.reused_tokens = counter("tidemill_reused_prompt_tokens", "Prompt tokens that were still in the cache.")
@@ -25,7 +25,11 @@ class ServingMetrics:
         self.first_token_s = histogram("tidemill_first_token_seconds", "From a request to its first token.", _SECONDS)
         self.batch_size = histogram("tidemill_batch_size", "Sequences stepped together.", _BATCHES)
         self._waiting = prometheus.Gauge(
-            "tidemill_waiting_requests", "Requests that wait.", list(self._labels), multiprocess_mode="livesum"
+            "tidemill_waiting_requests",
+            "Requests that wait.",
+            list(self._labels),
+            multiprocess_mode="livesum",
+            registry=registry,
         ).labels(**self._labels)
 
     def answered(self, status: int) -> None:
@@ -43,8 +47,9 @@ class ServingMetrics:
         self.reused_tokens.inc(n_reused)
         self.generated_tokens.inc()  # the first token comes of the prompt
 
-    def _counter(self, name: str, help_text: str) -> prometheus.Counter:
-        return prometheus.Counter(name, help_text, list(self._labels)).labels(**self._labels)
+    def _counter(self, name: str, told: str) -> prometheus.Counter:
+        return prometheus.Counter(name, told, list(self._labels), registry=self._registry).labels(**self._labels)
 
-    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...]) -> prometheus.Histogram:
-        return prometheus.Histogram(name, help_text, list(self._labels), buckets=buckets).labels(**self._labels)
+    def _histogram(self, name: str, told: str, buckets: tuple[float, ...]) -> prometheus.Histogram:
+        made = prometheus.Histogram(name, told, list(self._labels), buckets=buckets, registry=self._registry)
+        return made.labels(**self._labels)

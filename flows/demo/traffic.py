@@ -42,7 +42,8 @@ class Traffic:
         """End the clients; each finishes the request it is at."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(timeout=130)
+            if thread.is_alive():
+                thread.join(timeout=130)
 
     def ask_about(self, questions: Sequence[str]) -> None:
         """Change what is asked from the next request on."""

@@ -10,6 +10,7 @@ from flows.demo.story import RECIPE
 from tests.installation import TIDEMILL, ending_all, environment, processes_of
 from tests.tiny_model import write_tiny_model
 
+MIN_GAIN = 0.03
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1_500)]
 
 
@@ -19,7 +20,8 @@ def summary(tmp_path_factory):
     recipe = yaml.safe_load(RECIPE.read_text())
     recipe["base_model"] = f"file:{write_tiny_model(folder / 'tiny')}"
     recipe["training"] |= {"steps": 40, "learning_rate": 5e-3, "sequence_length": 64}
-    recipe["gate"] |= {"max_task_drop": 1.0, "held_out_tokens": 1024}  # a random model guesses at the tasks
+    # A random model guesses at the tasks, and an adapter between its frozen embeddings can gain 9% at most.
+    recipe["gate"] |= {"max_task_drop": 1.0, "held_out_tokens": 1024, "min_gain_over_base": MIN_GAIN}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     home, told = folder / "home", folder / "summary.json"
     with ending_all(home / "demo"):
@@ -49,7 +51,7 @@ def test_every_challenger_passed_the_gate(summary):
     assert [evaluation["version"] for evaluation in summary["evaluations"]] == ["v1", "v2", "v3"]
     for evaluation in summary["evaluations"]:
         new = next(score for score in evaluation["perplexity"] if score["held_out"] == "new")
-        assert evaluation["passed"] and new["challenger"] <= 0.9 * new["base"]
+        assert evaluation["passed"] and new["challenger"] <= (1 - MIN_GAIN) * new["base"]
 
 
 def test_exports_agree_with_torch(summary):

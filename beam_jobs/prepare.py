@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -22,6 +23,7 @@ from beam_jobs.neighbours import Pairs, candidate_pairs, tables
 from beam_jobs.part import Part, column, parts_of, read_part, require_same_index, survivors, total
 from beam_jobs.write import Drops, write_part
 from lake.bucket import Bucket, BucketAddress
+from lake.errors import TidemillError
 from lake.layout import dataset_prefix
 from lake.recipe import PrepareRules, Recipe
 from lake.records import SPLITS, Dataset, Drop
@@ -49,7 +51,7 @@ def prepare(
     bucket.delete_folder(prefix)  # what an attempt that died has left
     past = [ref.key for dataset in history for ref in bucket.list(f"{dataset.prefix}signatures/")]
     job = _Job(address, prefix, recipe.prepare, tuple(f"h{n:06d}" for n in range(len(past))))
-    with beam.Pipeline(options=PipelineOptions(list(runner_options))) as pipeline:
+    with _own_errors(), beam.Pipeline(options=PipelineOptions(list(runner_options))) as pipeline:
         _build(pipeline, job, parts_of(drop.objects), dict(zip(job.history, past, strict=True)))
     counts = [json.loads(bucket.get(ref.key)) for ref in list(bucket.list(f"{prefix}work/counts-"))]
     bucket.delete_folder(f"{prefix}work/")
@@ -69,6 +71,20 @@ def prepare(
         n_documents={split: documents.get(split, 0) for split in SPLITS},
         n_characters=total(count["characters"] for count in counts),
     )
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Beam raises RuntimeError for whatever a worker raised; what we raised there is what the caller can act on."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, TidemillError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 class _Job:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class TidemillError(Exception):
     """An error with a remedy, printed by the command line without a traceback.
@@ -12,6 +14,15 @@ class TidemillError(Exception):
     def __init__(self, where: str, *, expected: str, got: str, remedy: str) -> None:
         super().__init__(f"{where}: expected {expected}, got {got}; {remedy}")
         self.where, self.expected, self.got, self.remedy = where, expected, got, remedy
+
+    def __reduce__(self) -> tuple[Callable[..., TidemillError], tuple[type[TidemillError], dict[str, str]]]:
+        told = {"where": self.where, "expected": self.expected, "got": self.got, "remedy": self.remedy}
+        return _again, (type(self), told)
+
+
+def _again(kind: type[TidemillError], told: dict[str, str]) -> TidemillError:
+    """The error as another process reads it: exceptions are pickled by position, ours have names."""
+    return kind(**told)
 
 
 class RecipeError(TidemillError):

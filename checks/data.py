@@ -66,7 +66,8 @@ def read_metrics(bucket: Bucket, dataset: Dataset) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=METRICS)
     # `permissive`: a part without rejects types its `reason` as null.
-    return pa.concat_tables(parts, promote_options="permissive").to_pandas()
+    frame: pd.DataFrame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
+    return frame
 
 
 def metrics_frame(metrics: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:

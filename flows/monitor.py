@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact
+from prefect.cache_policies import NO_CACHE
 
 from flows.context import Context
 from lake.layout import report_prefix
@@ -53,7 +54,7 @@ def _windows(context: Context, champion: Version) -> tuple[list[PredictionLog], 
     return split_windows(answered, rules.reference_requests, rules.window_requests)
 
 
-@task(task_run_name="drift window {number} of {champion.model} {champion.version}")
+@task(task_run_name="drift window {number} of {champion.model} {champion.version}", cache_policy=NO_CACHE)
 def _judge(
     context: Context,
     champion: Version,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 from lake.bucket import Bucket
@@ -17,6 +19,8 @@ from lake.records import Checkpoint
 
 if TYPE_CHECKING:
     from training.finetune import TrainProgress
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -36,11 +40,16 @@ def training_progress(path: Path) -> Iterator[Callable[[TrainProgress], None]]:
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(told))
         os.replace(partial, path)
-        update_progress_artifact(
-            artifact_id=artifact,  # type: ignore[arg-type]  # a UUID here; the coroutine type is for async callers
-            progress=100.0 * progress.step / progress.n_steps,
-            description="step {step} of {n_steps}, loss {loss}, {tokens_per_s} tokens/s, {eta_s} s left".format(**told),
-        )
+        try:
+            update_progress_artifact(
+                artifact_id=artifact,  # type: ignore[arg-type]  # a UUID here; the coroutine type is for async callers
+                progress=100.0 * progress.step / progress.n_steps,
+                description="step {step} of {n_steps}, loss {loss}, {tokens_per_s} tokens/s, {eta_s} s left".format(
+                    **told
+                ),
+            )
+        except httpx.HTTPError as error:  # a training goes on without a Prefect server to look at it
+            log.warning("training progress is not shown in the Prefect UI: %s: %s", type(error).__name__, error)
 
     yield show
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE  # stages are cached by their manifests; a Context cannot be hashed
 
 from flows.context import Context
 from flows.reports import loss_curve_artifact, training_progress
@@ -28,7 +29,7 @@ from lake.records import (
 from lake.stage import run_stage
 
 
-@task(task_run_name="prepare {drop.drop_id}")
+@task(task_run_name="prepare {drop.drop_id}", cache_policy=NO_CACHE)
 def prepare(context: Context, drop: Drop) -> Dataset:
     """Beam: extract, clean, redact, deduplicate against the drop and all history, split."""
     recipe = context.recipe(drop.model)
@@ -60,7 +61,7 @@ def prepare(context: Context, drop: Drop) -> Dataset:
     return dataset
 
 
-@task(task_run_name="check {dataset.dataset_id}")
+@task(task_run_name="check {dataset.dataset_id}", cache_policy=NO_CACHE)
 def check(context: Context, dataset: Dataset) -> CheckReport:
     """Great Expectations. Raises CheckFailed, so that the drop stops here and the champion stays."""
     recipe = context.recipe(dataset.model)
@@ -95,7 +96,7 @@ def check(context: Context, dataset: Dataset) -> CheckReport:
     return report
 
 
-@task(task_run_name="train {version.model} {version.version}")
+@task(task_run_name="train {version.model} {version.version}", cache_policy=NO_CACHE)
 def train(context: Context, version: Version) -> Checkpoint:
     """LoRA on torch, from the champion's adapter or the base. A killed run resumes from its last checkpoint."""
     recipe = context.recipe(version.model)
@@ -137,7 +138,7 @@ def train(context: Context, version: Version) -> Checkpoint:
     return checkpoint
 
 
-@task(task_run_name="evaluate {checkpoint.model} {checkpoint.version}")
+@task(task_run_name="evaluate {checkpoint.model} {checkpoint.version}", cache_policy=NO_CACHE)
 def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> EvalReport:
     """Challenger against champion on held-out data. Raises GateRejected when the challenger does not win."""
     from checks.gate import judge, render_report
@@ -203,7 +204,7 @@ def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> Eval
     return report
 
 
-@task(task_run_name="export {checkpoint.model} {checkpoint.version}")
+@task(task_run_name="export {checkpoint.model} {checkpoint.version}", cache_policy=NO_CACHE)
 def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
     """ONNX with KV cache, parity with torch, 8-bit weights with a perplexity check of their own."""
     recipe = context.recipe(checkpoint.model)
@@ -234,7 +235,7 @@ def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
     )
 
 
-@task(task_run_name="package {exported.model} {exported.version}")
+@task(task_run_name="package {exported.model} {exported.version}", cache_policy=NO_CACHE)
 def package(context: Context, exported: ExportedModel, version: Version) -> Bento:
     """A bento whose labels carry the lineage."""
     recipe = context.recipe(exported.model)
@@ -268,7 +269,7 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
     return bento
 
 
-@task(task_run_name="roll out {bento.tag}")
+@task(task_run_name="roll out {bento.tag}", cache_policy=NO_CACHE)
 def roll_out(context: Context, bento: Bento, inject_error_rate: float = 0.0) -> str:
     """Hand the bento to the rollout controller. Returns the rollout's id."""
     from bentos.controller import begin_rollout

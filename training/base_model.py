@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -60,22 +64,6 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def pick_device() -> torch.device:
-    """The local rank's CUDA device when there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
-
-
-def has_native_bf16(device: torch.device) -> bool:
-    """Whether bf16 matrix products are faster than fp32 there, not merely possible."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return capabilities.startswith("AVX512") and ("avx512_bf16" in flags or "amx_bf16" in flags)
-
-
 def _own_folder(folder: Path) -> Path:
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         raise TidemillError(
@@ -101,8 +89,10 @@ def _shipped_gguf() -> Path:
     return found[0]
 
 
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+def _convert_gguf(source: Path, folder: Path) -> None:
+    with _parsed_once():
+        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     # The loader leaves a quantizer behind although the weights are plain fp32; saving would refuse.
     model.hf_quantizer = None
     model.is_quantized = False
@@ -110,4 +100,17 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         if hasattr(owner, name):
             delattr(owner, name)
     model.save_pretrained(folder, safe_serialization=True)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let transformers parse the file once and name its tensors once, not 3 and 397 times: 8 s instead of 22."""
+    kept = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, parse in kept.items():
+            setattr(gguf, name, functools.cache(parse))
+        yield
+    finally:
+        for name, parse in kept.items():
+            setattr(gguf, name, parse)

@@ -14,8 +14,9 @@ from torch import Tensor
 from lake.bucket import Bucket, BucketAddress
 from lake.recipe import Recipe
 from lake.records import Checkpoint, Dataset, PerplexityScore, TaskScore
-from training.base_model import base_model_folder, has_native_bf16, load_base, load_tokenizer, pick_device
+from training.base_model import base_model_folder, load_base, load_tokenizer
 from training.data import pack_split
+from training.device import has_native_bf16, pick_device
 from training.perplexity import perplexity
 from training.task_set import accuracy, fixed_items
 
@@ -38,15 +39,19 @@ def evaluate(
     address: BucketAddress,
     cache: Path,
 ) -> Scores:
-    """Perplexities on the test splits and accuracy on the fixed task set. Whether it wins is the gate's to say."""
+    """Perplexities on the test splits and accuracy on the fixed task set. Whether it wins is the gate's to say.
+
+    With a champion, the recipe's `held_out_tokens` are shared by the two held-out sets.
+    """
     bucket, device = Bucket(address), pick_device()
     folder = base_model_folder(recipe.base_model, cache)
     tokenizer = load_tokenizer(folder)
     bf16 = recipe.training.precision != "fp32" and has_native_bf16(device)
-    length, budget = recipe.training.sequence_length, recipe.gate.held_out_tokens
-    held_out = {"new": pack_split(bucket, tokenizer, datasets, "test", length, budget)}
+    sets = {"new": datasets}
     if champion is not None and champion_datasets:
-        held_out["champion"] = pack_split(bucket, tokenizer, champion_datasets, "test", length, budget)
+        sets["champion"] = champion_datasets
+    length, budget = recipe.training.sequence_length, recipe.gate.held_out_tokens // len(sets)
+    held_out = {name: pack_split(bucket, tokenizer, of, "test", length, budget) for name, of in sets.items()}
 
     adapted = _with_adapters(load_base(folder, device), bucket, checkpoint, champion)
     contenders = ["base", "challenger"] + (["champion"] if champion else [])

@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,12 @@ from lake.layout import dataset_prefix, version_prefix
 from lake.recipe import Recipe
 from lake.records import Checkpoint, ExportedModel
 from training.base_model import base_model_folder, load_base, load_tokenizer
-from training.data import pack
+from training.data import pack, read_texts, shuffled
 from training.onnx_model import OnnxModel
 
 PARITY_SEQUENCES, PARITY_LENGTH = 4, 128
 # Enough for a relative error of the perplexity ratio well under 0.5 %: both sides see the same tokens.
-QUANTIZATION_TOKENS = 4_096
+QUANTIZATION_TOKENS = 2_048
 
 
 def export(
@@ -50,14 +51,13 @@ def export(
     """
     bucket, rules = Bucket(address), recipe.export
     base_folder = base_model_folder(recipe.base_model, cache)
-    merged_folder, merged = _merged(base_folder, bucket, checkpoint, workdir)
     rows = _held_out_rows(bucket, load_tokenizer(base_folder), checkpoint)
+    probe = rows[:PARITY_SEQUENCES, :PARITY_LENGTH]
+    merged_folder, expected = _merged(base_folder, bucket, checkpoint, workdir, probe)
     fp32_folder = _built(merged_folder, workdir)
 
     fp32 = OnnxModel(fp32_folder / "model.onnx")
-    logit_diff, top1 = _parity(merged, fp32, rows[:PARITY_SEQUENCES, :PARITY_LENGTH])
-    del merged
-    gc.collect()
+    logit_diff, top1 = _parity(expected, fp32, probe.numpy())
     if not (logit_diff <= rules.max_logit_diff and top1 >= rules.min_top1_agreement):
         raise TidemillError(
             f"export of {checkpoint.model} {checkpoint.version}",
@@ -66,6 +66,8 @@ def export(
             remedy="report this: the exporter does not fit the model's architecture",
         )
     perplexity_fp32 = fp32.perplexity(rows.numpy())
+    del fp32, expected
+    gc.collect()  # the next model does not have to fit beside this one
     variant, folder, perplexity_variant = "fp32", fp32_folder, perplexity_fp32
     if rules.quantization == "int8":
         int8_folder = _quantized(fp32_folder, workdir)
@@ -103,7 +105,10 @@ def quantize_8bit(source: Path, target: Path) -> None:
     quantizer.model.save_model_to_file(str(target), True)
 
 
-def _merged(base_folder: Path, bucket: Bucket, checkpoint: Checkpoint, workdir: Path) -> tuple[Path, Any]:
+def _merged(
+    base_folder: Path, bucket: Bucket, checkpoint: Checkpoint, workdir: Path, probe: Tensor
+) -> tuple[Path, NDArray[np.float32]]:
+    """Folder of the merged model, and its logits `[n, length, vocabulary]` of `probe`."""
     adapter = workdir / "adapter"
     bucket.download_folder(checkpoint.adapter_prefix, adapter)
     base = load_base(base_folder, torch.device("cpu"))
@@ -113,7 +118,9 @@ def _merged(base_folder: Path, bucket: Bucket, checkpoint: Checkpoint, workdir: 
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         if (base_folder / name).exists():
             shutil.copy(base_folder / name, folder / name)
-    return folder, merged
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = merged(input_ids=probe, use_cache=False).logits.float().numpy()
+    return folder, logits
 
 
 def _built(merged_folder: Path, workdir: Path) -> Path:
@@ -122,7 +129,7 @@ def _built(merged_folder: Path, workdir: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", str(merged_folder), "-o", str(folder)]
     command += ["-p", "fp32", "-e", "cpu", "-c", str(workdir / "builder-cache")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or not (folder / "model.onnx").exists():
         raise TidemillError(
             f"ONNX export in {folder}",
@@ -145,20 +152,16 @@ def _quantized(fp32_folder: Path, workdir: Path) -> Path:
 
 def _held_out_rows(bucket: Bucket, tokenizer: Any, checkpoint: Checkpoint) -> Tensor:
     """Test texts of what the model was trained for: int64 `[n, 256]`."""
-    texts: list[str] = []
-    for dataset_id in checkpoint.dataset_ids:
-        for ref in bucket.list(f"{dataset_prefix(checkpoint.model, dataset_id)}shards/test-"):
-            texts.extend(bucket.get_table(ref.key, columns=["text"])["text"].to_pylist())
-    return pack(tokenizer, texts, 256, QUANTIZATION_TOKENS)
+    prefixes = [dataset_prefix(checkpoint.model, dataset_id) for dataset_id in checkpoint.dataset_ids]
+    texts = chain.from_iterable(read_texts(bucket, prefix, "test") for prefix in prefixes)
+    return pack(tokenizer, shuffled(texts), 256, QUANTIZATION_TOKENS)
 
 
-def _parity(merged: Any, exported: OnnxModel, rows: Tensor) -> tuple[float, float]:
+def _parity(expected: NDArray[np.float32], exported: OnnxModel, rows: NDArray[np.int64]) -> tuple[float, float]:
     """Largest |Δlogit| and share of equal top-1 tokens, over whole prompts and over one step with a KV cache."""
-    with torch.inference_mode():
-        expected = merged(input_ids=rows).logits.float().numpy()
-    whole, _ = exported.forward(rows.numpy())
-    _, cache = exported.forward(rows[:, :-1].numpy())
-    step, _ = exported.forward(rows[:, -1:].numpy(), cache)
+    whole, _ = exported.forward(rows)
+    _, cache = exported.forward(rows[:, :-1])
+    step, _ = exported.forward(rows[:, -1:], cache)
     pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(expected, whole), (expected[:, -1:], step)]
     diff = max(float(np.abs(a - b).max()) for a, b in pairs)
     same = np.concatenate([(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in pairs])

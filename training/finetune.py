@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,8 +24,9 @@ from lake.layout import report_prefix, version_prefix
 from lake.recipe import Recipe
 from lake.recipe import Training as TrainingRules
 from lake.records import Checkpoint, Dataset
-from training.base_model import base_model_folder, has_native_bf16, load_base, load_tokenizer, pick_device
-from training.data import batches, pack_split
+from training.base_model import base_model_folder, load_base, load_tokenizer
+from training.data import batches, filled, pack_split
+from training.device import autocast, has_native_bf16, pick_device, rows_per_pass
 from training.loss_curve import loss_curve_png
 from training.perplexity import mean_loss
 
@@ -74,9 +74,12 @@ def finetune(
     folder = base_model_folder(recipe.base_model, cache)
     tokenizer = load_tokenizer(folder)
     bf16 = rules.precision == "bf16" or (rules.precision == "auto" and has_native_bf16(device))
-    new = pack_split(bucket, tokenizer, datasets, "train", rules.sequence_length)
-    old = pack_split(bucket, tokenizer, replay, "train", rules.sequence_length) if replay else None
-    held_out = pack_split(bucket, tokenizer, datasets, "validation", rules.sequence_length, rules.validation_tokens)
+    length = rules.sequence_length
+    n_tokens = rules.steps * rules.batch_size * length
+    new = filled(pack_split(bucket, tokenizer, datasets, "train", length), length)
+    # However long the history is, no more of it is read than could be used.
+    old = filled(pack_split(bucket, tokenizer, replay, "train", length, n_tokens), length) if replay else None
+    held_out = pack_split(bucket, tokenizer, datasets, "validation", length, rules.validation_tokens)
     torch.manual_seed(rules.seed)
     adapted = _adapted(load_base(folder, device), rules, parent, bucket, workdir)
     state, resumed_from = _train(adapted, rules, new, old, device, bf16, workdir, progress)
@@ -97,7 +100,7 @@ def finetune(
         base_model=recipe.base_model,
         adapter_prefix=adapter_prefix,
         n_steps=rules.steps,
-        n_tokens=rules.steps * rules.batch_size * rules.sequence_length,
+        n_tokens=n_tokens,
         train_loss=sum(state.losses[-5:]) / len(state.losses[-5:]),
         validation_loss=validation_loss,
         device=str(device),
@@ -115,10 +118,6 @@ def learning_rate_at(step: int, rules: TrainingRules) -> float:
         return rules.learning_rate * (step + 1) / rules.warmup_steps
     done = (step - rules.warmup_steps) / max(1, rules.steps - rules.warmup_steps)
     return rules.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
-
-
-def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def _adapted(base: Any, rules: TrainingRules, parent: Checkpoint | None, bucket: Bucket, workdir: Path) -> Any:
@@ -152,15 +151,12 @@ def _train(
     for rows in islice(mixed, state.step, rules.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(state.step, rules)
-        tokens = rows.to(device)
-        with autocast(device, bf16):
-            loss = adapted(input_ids=tokens, labels=tokens).loss
-        loss.backward()
+        loss = _backward(adapted, rows, device, bf16)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        state.losses.append(loss.item())
+        state.losses.append(loss)
         pace_s = (time.monotonic() - started) / (state.step - resumed_from)
         progress(
             TrainProgress(
@@ -175,6 +171,19 @@ def _train(
             _checkpoint(workdir, adapted, optimizer, state)
     adapted.eval()
     return state, resumed_from
+
+
+def _backward(adapted: Any, rows: Tensor, device: torch.device, bf16: bool) -> float:
+    """Add the gradient of the batch's mean loss to the parameters', in as many passes as memory asks for; the loss."""
+    total = 0.0
+    for part in rows.split(rows_per_pass(device, rows.shape[1], len(rows))):
+        tokens = part.to(device)
+        with autocast(device, bf16):
+            # Every row predicts equally many tokens, so that the mean of means is the mean.
+            loss = adapted(input_ids=tokens, labels=tokens, use_cache=False).loss * (len(part) / len(rows))
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def _checkpoint(workdir: Path, adapted: Any, optimizer: torch.optim.Optimizer, state: _State) -> None:

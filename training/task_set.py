@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch.nn import functional
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from training.device import rows_per_pass
 
 
 class Item(BaseModel):
@@ -29,28 +33,46 @@ def fixed_items() -> tuple[Item, ...]:
     return tuple(Item.model_validate(json.loads(line)) for line in lines)
 
 
-def accuracy(model: Any, tokenizer: Any, items: tuple[Item, ...], device: torch.device) -> float:
+@dataclass(frozen=True)
+class _Row:
+    """A prompt with one choice behind it: int64 `[n]`, of which the last `n_ending` are scored."""
+
+    item: int
+    choice: int
+    tokens: Tensor
+    n_ending: int
+
+
+def accuracy(model: Any, tokenizer: Any, items: Sequence[Item], device: torch.device) -> float:
     """Share of items whose right choice has the highest mean log-likelihood per token (Gao et al., lm-eval `acc_norm`)."""
-    right = 0
-    for item in items:
-        scores = _choice_scores(model, tokenizer, item, device)
-        right += int(scores.argmax()) == item.answer
-    return right / len(items)
+    scores = choice_scores(model, tokenizer, items, device)
+    right = [of.index(max(of)) == item.answer for item, of in zip(items, scores, strict=True)]
+    return sum(right) / len(items)
 
 
-def _choice_scores(model: Any, tokenizer: Any, item: Item, device: torch.device) -> torch.Tensor:
-    """Mean log-likelihood of each choice after the prompt: float32 `[n_choices]`."""
-    prompt = tokenizer.encode(item.prompt, add_special_tokens=False)
-    endings = [tokenizer.encode(f" {choice}", add_special_tokens=False) for choice in item.choices]
-    rows = [torch.tensor(prompt + ending) for ending in endings]
-    # Causal attention: padding on the right cannot reach what is scored.
-    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.eos_token_id).to(device)
-    with torch.inference_mode():
-        told = functional.log_softmax(model(input_ids=tokens).logits.float(), dim=-1)
-    first = len(prompt) - 1
-    return torch.stack(
-        [
-            told[row, first : first + len(ending)].gather(1, torch.tensor(ending, device=device)[:, None]).mean()
-            for row, ending in enumerate(endings)
-        ]
-    )
+def choice_scores(model: Any, tokenizer: Any, items: Sequence[Item], device: torch.device) -> list[list[float]]:
+    """Mean log-likelihood per token of every choice after its prompt, by item and choice."""
+    scores: list[list[float]] = [[0.0] * len(item.choices) for item in items]
+    # Rows of like length share a pass: little is spent on padding, and a pass is long enough to pay.
+    rows = sorted(_rows(tokenizer, items), key=lambda row: len(row.tokens))
+    while rows:
+        longest = len(rows[-1].tokens)
+        n = rows_per_pass(device, longest, len(rows))
+        rows, batch = rows[:-n], rows[-n:]
+        # Causal attention: padding on the right cannot reach what is scored.
+        padded = pad_sequence([row.tokens for row in batch], batch_first=True, padding_value=tokenizer.eos_token_id)
+        with torch.inference_mode():
+            told = model(input_ids=padded.to(device), use_cache=False).logits.float().log_softmax(dim=-1)
+        for at, row in enumerate(batch):
+            end = len(row.tokens)
+            likelihoods = told[at, end - row.n_ending - 1 : end - 1].cpu()  # position i tells of token i + 1
+            scores[row.item][row.choice] = float(likelihoods.gather(1, row.tokens[-row.n_ending :, None]).mean())
+    return scores
+
+
+def _rows(tokenizer: Any, items: Sequence[Item]) -> Iterator[_Row]:
+    for place, item in enumerate(items):
+        prompt = tokenizer.encode(item.prompt, add_special_tokens=False)
+        for number, choice in enumerate(item.choices):
+            ending = tokenizer.encode(f" {choice}", add_special_tokens=False)
+            yield _Row(place, number, torch.tensor(prompt + ending), len(ending))

@@ -176,8 +176,8 @@ def test_model_with_and_without_its_version(client: TestClient) -> None:
         ({"messages": [{"role": "pirate", "content": "x"}]}, "invalid_value", "messages.0.role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-            "missing_required_parameter",
-            "messages.0.content.0.text",
+            "invalid_value",
+            "messages.0.content.0.type",
         ),
         ({"stop": ["a", "b", "c", "d", "e"]}, "invalid_value", "stop"),
         ({"tools": []}, "unknown_parameter", "tools"),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,22 +18,6 @@ from bentos.gateway import admin_url, write_bootstrap
 from lake.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-
-
-def quiet_ports(n: int) -> int:
-    """The first of `n` free ports in a row, below those that the system lends to outgoing connections.
-
-    A replica's port is chosen long before the replica listens on it, and the tests' own clients would take it.
-    """
-    for first in range(20_000 + os.getpid() % 10_000, 32_000 - n, n):
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + n):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
-    raise RuntimeError(f"expected {n} free ports in a row between 20000 and 32000, got none")
 
 
 def wait_until(what: str, holds: Callable[[], object], timeout_s: float = 30.0) -> None:

@@ -26,8 +26,8 @@ from lake.ledger import Ledger
 from lake.ledger.rollouts import RolloutState
 from lake.recipe import Rollout, RolloutStep
 from lake.settings import Settings, load_settings
-from tests.ports import free_ports
-from tests.servers import envoy, process, quiet_ports, wait_until
+from tests.ports import free_port_block, free_ports
+from tests.servers import envoy, process, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -177,7 +177,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         home=folder / "home",
         gateway_port=public,
         gateway_admin_port=admin,
-        replica_port_first=quiet_ports(40),
+        replica_port_first=free_port_block(40),
     )
     with ExitStack() as stack:
         made = World(settings, Ledger(settings), folder, stack)

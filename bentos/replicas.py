@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import socket
-import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 
 import psutil
 
+from bentos.arbiter import ask
 from bentos.serve import link_stores, replica_home, serve_command, serve_environment
-from lake.errors import TidemillError
 from lake.ledger.rollouts import Replica
 from lake.settings import Settings
 
@@ -24,7 +23,6 @@ WATCHER_PREFIX = "replica-"
 IDENTITY = "TIDEMILL_REPLICA"
 DEFINITION = "TIDEMILL_REPLICA_DEFINITION"
 GRACEFUL_TIMEOUT_S = 30
-_CALL_TIMEOUT_S = 3.0
 _LOG_BYTES = 10_000_000
 
 log = logging.getLogger(__name__)
@@ -32,10 +30,6 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]
 # The command that serves a tag on a port of loopback.
 Command = Callable[[str, int], list[str]]
-
-
-class SupervisorError(TidemillError):
-    """The supervisor does not answer, or refused a command."""
 
 
 @dataclass(frozen=True)
@@ -219,31 +213,7 @@ class Replicas:
         return options
 
     def _call(self, command: str, **properties: Any) -> dict[str, Any]:
-        """One command to circus. A client for each: one that timed out would deliver its command much later."""
-        from circus.client import CircusClient
-        from circus.exc import CallError
-
-        deadline = time.monotonic() + _CALL_TIMEOUT_S
-        while True:
-            client = CircusClient(endpoint=self.settings.supervisor_endpoint, timeout=_CALL_TIMEOUT_S)
-            try:
-                answer: dict[str, Any] = client.send_message(command, **properties)
-            except CallError as error:
-                answer = {"status": "error", "reason": str(error)}
-            finally:
-                client.stop()
-            # circus refuses what would change watchers while it looks after them, which it does every second.
-            if "already running" not in str(answer.get("reason")) or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
-        if answer.get("status") == "error":
-            raise SupervisorError(
-                f"supervisor at {self.settings.supervisor_endpoint}",
-                expected=f"to {command} {properties.get('name', '')}".rstrip(),
-                got=str(answer.get("reason")),
-                remedy="start it with 'tidemill up'; its log is <home>/logs/supervisor.log",
-            )
-        return answer
+        return ask(self.settings, command, **properties)
 
 
 def _is_taken(port: int) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
+from bentos.arbiter import SupervisorError, ask
 from bentos.gateway import write_bootstrap
 from flows import processes
 from flows.context import Context
@@ -81,10 +82,10 @@ def down(settings: Settings, told: Told) -> None:
         for names in (workers, replicas, later):
             known = [name for name in names if name in running]
             if known:
-                _ask(settings, "stop", name=_any_of(known), match="regex", waiting=True)
+                ask(settings, "stop", name=_any_of(known), match="regex", waiting=True, timeout_s=STOP_TIMEOUT_S)
             for name in known:
                 told(name, "stopped")
-        _ask(settings, "quit", waiting=False)
+        ask(settings, "quit", waiting=False)
     _end_strays(settings)
 
 
@@ -133,7 +134,7 @@ def _require_free_ports(settings: Settings) -> None:
     taken = {
         connection.laddr.port: connection.pid
         for connection in psutil.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
+        if connection.status == psutil.CONN_LISTEN and connection.laddr
     }
     wanted = [(process.port, process.port_setting) for process in processes.services(settings)]
     for port, setting in [*wanted, (settings.gateway_admin_port, "TIDEMILL_GATEWAY_ADMIN_PORT")]:
@@ -177,7 +178,7 @@ def _start(settings: Settings, wanted: list[Process]) -> None:
     states = (_asked(settings, "status") or {}).get("statuses", {})
     for process in wanted:
         if states.get(process.name) != "active":
-            _ask(settings, "start", name=process.name, match="simple", waiting=True)
+            ask(settings, "start", name=process.name, match="simple", waiting=True, timeout_s=30)
 
 
 def _wait(settings: Settings, process: Process, told: Told) -> None:
@@ -263,37 +264,12 @@ def _names(settings: Settings) -> list[str] | None:
 
 def _asked(settings: Settings, command: str, **properties: Any) -> dict[str, Any] | None:
     """The arbiter's answer, or None when it does not run."""
-    from circus.client import CircusClient
-    from circus.exc import CallError
-
     if not (settings.home / "run" / "supervisor.sock").exists():
         return None
-    timeout_s = STOP_TIMEOUT_S if properties.get("waiting") else 5.0
-    client = CircusClient(endpoint=settings.supervisor_endpoint, timeout=timeout_s)
     try:
-        answer: dict[str, Any] = client.send_message(command, **properties)
-    except CallError:
+        return ask(settings, command, **properties)
+    except SupervisorError:
         return None
-    finally:
-        client.stop()
-    return answer
-
-
-def _ask(settings: Settings, command: str, **properties: Any) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
-    answer = _asked(settings, command, **properties)
-    # circus takes one command at a time and refuses the next meanwhile.
-    while answer and "already running" in str(answer.get("reason", "")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-        answer = _asked(settings, command, **properties)
-    if answer is None or answer.get("status") == "error":
-        raise TidemillError(
-            "supervisor",
-            expected=f"to {command} {properties.get('name', '')}".rstrip(),
-            got=(answer or {}).get("reason", "no answer"),
-            remedy=f"see {settings.home}/logs/supervisor.log; 'tidemill down' and 'tidemill up' start anew",
-        )
-    return answer
 
 
 if __name__ == "__main__":

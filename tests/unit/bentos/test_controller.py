@@ -204,7 +204,7 @@ def test_trouble_with_neighbours_is_told_once_and_the_ledger_stays(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bentos.replicas._CALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("bentos.arbiter.CALL_TIMEOUT_S", 0.1)
     rollout = begin(settings, ledger)
     for _ in range(3):
         controller.tick()

@@ -10,11 +10,11 @@ from circus.watcher import Watcher
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bentos.arbiter import SupervisorError
 from bentos.replicas import (
     DEFINITION,
     IDENTITY,
     Replicas,
-    SupervisorError,
     _is_taken,
     last_log_line,
     log_file,
@@ -97,6 +97,6 @@ def test_a_port_is_taken_by_whoever_listens_or_is_bound() -> None:
 
 
 def test_a_supervisor_that_is_not_there_is_named(here: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bentos.replicas._CALL_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("bentos.arbiter.CALL_TIMEOUT_S", 0.1)
     with pytest.raises(SupervisorError, match="tidemill up"):
         Replicas(here).reconcile([replica()], set())

@@ -22,11 +22,12 @@ _CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path) -> Path:
+def write_tiny_model(folder: Path, initializer_range: float = 0.1) -> Path:
     """Write a random Llama of 140,000 parameters and its tokenizer to `folder`: `base_model: file:/…`.
 
     Byte-level BPE of 1,024 tokens, `<|im_start|>` and `<|im_end|>` as first and last of a text, a chat template, 512
-    tokens of context. The same bytes every time. Returns the folder.
+    tokens of context. The same bytes every time. With `initializer_range` 0.1 a few LoRA steps lower the perplexity
+    by a tenth and more; with Llama's own 0.02 its predictions are too even for that. Returns the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer()
@@ -40,7 +41,7 @@ def write_tiny_model(folder: Path) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT_LENGTH,
         tie_word_embeddings=True,
-        initializer_range=0.1,  # logits far enough apart that a few LoRA steps lower the loss, and that top-1 is clear
+        initializer_range=initializer_range,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -9,9 +9,10 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -24,6 +25,7 @@ from torch import Tensor
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import TidemillError
 from lake.layout import dataset_prefix, version_prefix
+from lake.recipe import Export as ExportRules
 from lake.recipe import Recipe
 from lake.records import Checkpoint, ExportedModel
 from training.base_model import base_model_folder, load_base, load_tokenizer
@@ -65,34 +67,49 @@ def export(
             got=f"{logit_diff:.2e} and {top1:.4f}",
             remedy="report this: the exporter does not fit the model's architecture",
         )
-    perplexity_fp32 = fp32.perplexity(rows.numpy())
     del fp32, expected
-    gc.collect()  # the next model does not have to fit beside this one
-    variant, folder, perplexity_variant = "fp32", fp32_folder, perplexity_fp32
-    if rules.quantization == "int8":
-        int8_folder = _quantized(fp32_folder, workdir)
-        perplexity_int8 = OnnxModel(int8_folder / "model.onnx").perplexity(rows.numpy())
-        if perplexity_int8 / perplexity_fp32 - 1 <= rules.max_quantization_loss:
-            variant, folder, perplexity_variant = "int8", int8_folder, perplexity_int8
-    _describe(folder, merged_folder, checkpoint, variant)
+    gc.collect()  # what follows does not have to fit beside them
+    best = best_variant(fp32_folder, rows.numpy(), rules, workdir)
+    _describe(best.folder, merged_folder, checkpoint, best.variant)
     prefix = version_prefix(checkpoint.model, checkpoint.version, "onnx")
-    bucket.upload_folder(folder, prefix)
-    size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+    bucket.upload_folder(best.folder, prefix)
+    size_bytes = sum(path.stat().st_size for path in best.folder.iterdir())
     for scratch in (merged_folder, fp32_folder, workdir / "int8"):
         shutil.rmtree(scratch, ignore_errors=True)
     return ExportedModel(
         export_id=export_id,
         model=checkpoint.model,
         version=checkpoint.version,
-        variant="int8" if variant == "int8" else "fp32",
+        variant=best.variant,
         onnx_prefix=prefix,
         size_bytes=size_bytes,
         parity_max_logit_diff=logit_diff,
         parity_top1=top1,
-        perplexity_fp32=perplexity_fp32,
-        perplexity_variant=perplexity_variant,
-        quantization_loss=perplexity_variant / perplexity_fp32 - 1,
+        perplexity_fp32=best.perplexity_fp32,
+        perplexity_variant=best.perplexity,
+        quantization_loss=best.perplexity / best.perplexity_fp32 - 1,
     )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The files that go on, and the perplexity they cost."""
+
+    variant: Literal["fp32", "int8"]
+    folder: Path
+    perplexity_fp32: float
+    perplexity: float
+
+
+def best_variant(fp32_folder: Path, rows: NDArray[np.int64], rules: ExportRules, workdir: Path) -> Variant:
+    """8-bit weights below `workdir` when perplexity on `rows` rises by no more than the rules allow, else fp32's."""
+    perplexity_fp32 = OnnxModel(fp32_folder / "model.onnx").perplexity(rows)
+    if rules.quantization == "int8":
+        int8_folder = _quantized(fp32_folder, workdir)
+        perplexity = OnnxModel(int8_folder / "model.onnx").perplexity(rows)
+        if perplexity / perplexity_fp32 - 1 <= rules.max_quantization_loss:  # NaN does not
+            return Variant("int8", int8_folder, perplexity_fp32, perplexity)
+    return Variant("fp32", fp32_folder, perplexity_fp32, perplexity_fp32)
 
 
 def quantize_8bit(source: Path, target: Path) -> None:

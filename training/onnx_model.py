@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import torch
 from numpy.typing import NDArray
 
 Cache = dict[str, NDArray[np.float32]]
@@ -20,8 +21,9 @@ class OnnxModel:
     def __init__(self, path: Path) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        available = ort.get_available_providers()
-        wanted = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
+        # ONNX Runtime's GPU build offers CUDA on every machine, and complains at length where there is none.
+        wanted = ["CUDAExecutionProvider"] if torch.cuda.is_available() else []
+        wanted.append("CPUExecutionProvider")
         self.session = ort.InferenceSession(str(path), options, providers=wanted)
         # The graph names the head's width without telling it.
         self._head_dim: int = json.loads((path.parent / "genai_config.json").read_text())["model"]["decoder"][
@@ -31,7 +33,10 @@ class OnnxModel:
         self._has_positions = any(i.name == "position_ids" for i in self.session.get_inputs())
 
     def forward(self, tokens: NDArray[np.int64], cache: Cache | None = None) -> tuple[NDArray[np.float32], Cache]:
-        """Logits float32 `[batch, n, vocabulary]` of int64 `[batch, n]`, and the cache with them appended."""
+        """Logits float32 `[batch, n, vocabulary]` of int64 `[batch, n]`, and the cache with them appended.
+
+        With a cache, more than one row or more than one token, not both: ONNX Runtime's attention on the CPU asks for it.
+        """
         batch, n = tokens.shape
         past = cache or {i.name: self._empty(i.shape, batch) for i in self._past}
         n_past = next(iter(past.values())).shape[2]

@@ -95,10 +95,10 @@ class Follower:
                     remedy=f"look at its run in the Prefect UI: {self._context.settings.prefect_ui_url}",
                 )
         for version in ledger.versions.all(self._model):
-            if version.state in ("rejected", "failed"):
+            if version.state in ("rejected", "failed", "rolled_back"):
                 raise TidemillError(
                     f"{self._model} {version.version}",
-                    expected="a version that passes its gate and is packaged",
+                    expected="a version that passes its gate and its rollout",
                     got=f"{version.state}: {version.message}",
                     remedy=f"look at its run in the Prefect UI: {self._context.settings.prefect_ui_url}",
                 )

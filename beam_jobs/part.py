@@ -77,9 +77,9 @@ def read_part(bucket: Bucket, part: Part, rules: PrepareRules) -> pa.Table:
         for found in _read_object(bucket, ref, rules):
             waiting.append((ref, clean(found, rules)))
             if len(waiting) == BATCH_ROWS:  # Arrow holds a row in a third of the memory that Python objects take
-                batches.append(_batch(waiting))
+                batches.append(batch_of(waiting))
                 waiting.clear()
-    return pa.Table.from_batches([*batches, _batch(waiting)], schema=SCHEMA)
+    return pa.Table.from_batches([*batches, batch_of(waiting)], schema=SCHEMA)
 
 
 def require_same_index(table: pa.Table, where: str) -> None:
@@ -107,7 +107,8 @@ def _read_object(bucket: Bucket, ref: ObjectRef, rules: PrepareRules) -> Iterato
         yield Extracted("object", reason="access_denied", detail=error.got)
 
 
-def _batch(rows: Sequence[tuple[ObjectRef, Cleaned]]) -> pa.RecordBatch:
+def batch_of(rows: Sequence[tuple[ObjectRef, Cleaned]]) -> pa.RecordBatch:
+    """One row of SCHEMA for each document or dead letter."""
     hashed = [found.fingerprint or NO_FINGERPRINT for _, found in rows]
     is_rejected = np.array([found.reason is not None for _, found in rows], bool)
     shingles = [each.shingles for each in hashed]

@@ -13,7 +13,8 @@ from pathlib import Path
 import bentoml
 
 from bentos.build_order import BuildOrder
-from bentos.serving_graph import GRAPH, WEIGHTS, fit_for_serving
+from bentos.decoder import GRAPH
+from bentos.serving_graph import WEIGHTS, fit_for_serving
 
 SERVICE = "bentos.service:TidemillService"
 

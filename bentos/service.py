@@ -63,7 +63,7 @@ class TidemillService:
     async def __is_alive__(self) -> bool:
         return self._replica.engine.is_alive
 
-    @bentoml.on_shutdown  # type: ignore[untyped-decorator]  (BentoML's types are left out of the check)
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         self._replica.close()
 

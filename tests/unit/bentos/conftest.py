@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bentos.serving_graph import GRAPH, WEIGHTS, fit_for_serving
+from bentos.decoder import GRAPH
+from bentos.serving_graph import WEIGHTS, fit_for_serving
 from tests.tiny_export import write_tiny_export
 
 

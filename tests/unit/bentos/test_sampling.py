@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bentos.sampling import Sampler, Sampling, nucleus, probabilities
+from bentos.sampling import Sampler, Sampling, invert, nucleus, probabilities
 
 
 def logits(*shares: float) -> np.ndarray:
@@ -50,12 +50,12 @@ def test_top_p_leaves_out_the_tail() -> None:
 @settings(max_examples=60, deadline=None)
 def test_the_nucleus_is_the_smallest_set_that_holds_the_share(n: int, top_p: float, seed: int) -> None:
     """Also where the fast path over a few candidates applies, and where it does not."""
-    shares = np.random.default_rng(seed).dirichlet(np.full(n, 0.05 if seed % 2 else 5.0))
+    shares = np.random.default_rng(seed).dirichlet(np.full(n, 0.05 if seed % 2 else 5.0)).astype(np.float32)
 
     kept = nucleus(shares, top_p)
 
-    assert shares[kept].sum() >= top_p - 1e-9
-    assert shares[kept[:-1]].sum() < top_p
+    assert shares[kept].sum() >= top_p - 1e-6
+    assert shares[kept[:-1]].sum(dtype=np.float64) < top_p
     assert shares[kept].min() >= np.delete(shares, kept).max(initial=0)
 
 
@@ -71,3 +71,26 @@ def test_a_tiny_temperature_is_the_most_probable_and_no_overflow() -> None:
     shares = probabilities(np.array([80.0, -80.0, 79.0], dtype=np.float32), 1e-300)
 
     assert shares.tolist() == [1.0, 0.0, 0.0]
+
+
+@given(st.integers(1, 1_500), st.floats(0, 1, exclude_max=True), st.integers(0, 1_000))
+@settings(max_examples=100, deadline=None)
+def test_drawing_by_blocks_is_inverting_the_whole_distribution(n: int, draw: float, seed: int) -> None:
+    shares = np.random.default_rng(seed).dirichlet(np.full(n, 0.5)).astype(np.float32)
+    shares[shares < np.median(shares) / 10] = 0
+
+    token = invert(shares, draw)
+
+    ends = np.cumsum(shares, dtype=np.float64) / shares.sum(dtype=np.float64)
+    assert shares[token] > 0
+    assert ends[token] >= draw - 1e-6
+    assert token == 0 or ends[token - 1] <= draw + 1e-6
+
+
+@pytest.mark.parametrize("n", [1, 255, 256, 257, 512])
+def test_the_largest_draw_takes_the_last_token_that_has_a_share(n: int) -> None:
+    shares = np.zeros(n + 300, dtype=np.float32)
+    shares[:n] = 1 / n
+
+    assert invert(shares, np.nextafter(1.0, 0.0)) == n - 1
+    assert invert(shares, 0.0) == 0

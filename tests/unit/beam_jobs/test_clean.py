@@ -135,6 +135,13 @@ def test_letters() -> None:
     assert letters_share("") == 0
 
 
+@given(st.text(st.characters(max_codepoint=127)))
+def test_letters_are_counted_alike_in_ascii_and_beyond(text: str) -> None:
+    # One more visible letter that is not ASCII takes the other way.
+    n_visible = len("".join(text.split()))
+    assert letters_share(text + "é") == pytest.approx((letters_share(text) * n_visible + 1) / (n_visible + 1))
+
+
 def test_repeated_lines_count_from_the_second_time_on() -> None:
     assert repeated_lines("aaaa\nbbbb\naaaa\naaaa") == pytest.approx(0.5)
     assert repeated_lines("aaaa\n\n\n  aaaa  ") == pytest.approx(0.5)

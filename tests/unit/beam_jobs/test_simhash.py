@@ -34,8 +34,8 @@ def reference(text: str) -> tuple[int, int, list[int]]:
         for start in range(len(hashes) - n + 1 if n else 0):
             combined = 0
             for each in hashes[start : start + n]:
-                combined = mixed((combined * 0x9E3779B97F4A7C15 + each) & U64)
-            found.append(combined)
+                combined = (combined * 0x9E3779B97F4A7C15 + each) & U64
+            found.append(mixed(combined))
         return found
 
     features = set(runs(3))

@@ -8,6 +8,8 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from bentos.decoder import GRAPH, Decoder
 from bentos.engine import Engine
 from bentos.exchange import Exchange
@@ -76,6 +78,9 @@ def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, 
         n_threads=serving.n_threads,
         spin=serving.spin,
     )
+    # Before readiness: a graph that cannot run is found here, and no client waits for what only the first run does.
+    decoder.prefill(0, np.zeros(2, dtype=np.int64), 0)
+    decoder.step(np.zeros(1, dtype=np.int64), np.full(1, 2))
     engine = Engine(
         decoder,
         TextCodec(folder),

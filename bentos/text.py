@@ -57,8 +57,8 @@ class TextCodec:
             rendered = self._template.render(messages=defused, add_generation_prompt=True, **self._variables)
         except (TemplateError, SecurityError, TypeError, ValueError) as error:
             raise ChatTemplateError(str(error)) from error
-        parts = self._tokenizer.encode_batch(rendered.split(_BREAK), add_special_tokens=False)
-        return [token for part in parts for token in part.ids]
+        parts = rendered.split(_BREAK)
+        return [token for part in parts for token in self._tokenizer.encode(part, add_special_tokens=False).ids]
 
     def decode(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)

@@ -15,16 +15,20 @@ from lake.records import DriftVerdict, PredictionLog
 
 
 def check_drift(context: Context, model: str) -> list[DriftVerdict]:
-    """Judge every complete window since the champion first answered. Returns the new verdicts, oldest first."""
+    """Judge the newest complete windows that have not been judged; returns the new verdicts, oldest first.
+
+    As many as it takes to confirm drift, no more: where traffic fills windows faster than they can be judged, going
+    through all of them would tell ever later what clients ask now.
+    """
     champion = context.ledger.versions.champion(model)
     if champion is None:
         return []
     reference, windows = _windows(context, champion)
-    judged = context.ledger.drift_windows.count(model, champion.version)
+    newest = len(windows) - context.recipe(model).monitoring.confirm_windows
+    first = max(context.ledger.drift_windows.next_number(model, champion.version), newest)
     return [
         _judge(context, champion, reference, window, number)
-        for number, window in enumerate(windows)
-        if number >= judged
+        for number, window in enumerate(windows[first:], start=first)
     ]
 
 
@@ -34,7 +38,7 @@ def new_window(context: Context, model: str) -> bool:
     if champion is None:
         return False
     _, windows = _windows(context, champion)
-    return len(windows) > context.ledger.drift_windows.count(model, champion.version)
+    return len(windows) > context.ledger.drift_windows.next_number(model, champion.version)
 
 
 def confirmed_drift(context: Context, model: str) -> DriftVerdict | None:

@@ -132,7 +132,7 @@ def _play(stage: _Stage, settings: Settings, recipe_file: Path) -> dict[str, int
 
     with narrator.chapter("The traffic changes: drift, retraining, v3"):
         verdicts = stage.context.ledger.drift_windows
-        stage.wait("the reference window fills", lambda: verdicts.count(stage.model, "v2") >= 1)
+        stage.wait("the reference window fills", lambda: verdicts.next_number(stage.model, "v2") >= 1)
         traffic.ask_about(cloud)
         narrator.tell("clients now ask about cloud services, which no model has seen")
         stage.wait("drift", lambda: any(v.confirmed for v in verdicts.verdicts(stage.model, "v2")))

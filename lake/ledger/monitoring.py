@@ -14,17 +14,15 @@ class DriftWindows:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def count(self, model: str, version: str) -> int:
-        """Windows judged so far for the version. They do not overlap, so it is also the next one's number."""
+    def next_number(self, model: str, version: str) -> int:
+        """Number of the version's first window after the last judged one. Windows between two verdicts may be skipped."""
         with self._engine.connect() as connection:
-            return (
-                connection.scalar(
-                    select(func.count())
-                    .select_from(drift_windows)
-                    .where(drift_windows.c.model == model, drift_windows.c.version == version)
+            last = connection.scalar(
+                select(func.max(drift_windows.c.number)).where(
+                    drift_windows.c.model == model, drift_windows.c.version == version
                 )
-                or 0
             )
+        return 0 if last is None else int(last) + 1
 
     def record(self, number: int, verdict: DriftVerdict) -> bool:
         """Enter window `number`'s verdict. False when it has been judged before."""

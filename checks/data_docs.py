@@ -25,7 +25,7 @@ th { font-weight: 600; } ol, ul { padding-left: 1.2rem; }
 .text-success { color: #1a7f37; } .text-danger { color: #c62828; }
 .fa-check-circle::before { content: "\\2713"; } .fa-times::before { content: "\\2717"; }
 .fa-exclamation-triangle::before { content: "\\26A0"; } i { font-style: normal; font-weight: 700; }
-.passed { color: #1a7f37; } .failed { color: #c62828; } [onclick], .card:has([onclick]), footer { display: none; }
+.passed { color: #1a7f37; } .failed { color: #c62828; } [onclick], .card:has([onclick]) { display: none; }
 """
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head><body>
@@ -72,8 +72,8 @@ def offline_pages(folder: Path, title: str, n_expectations: int, failures: Seque
 
 def offline(page: str) -> str:
     """The page without anything that loads from elsewhere, styled by itself, its links between the three pages."""
-    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
-    page = re.sub(r"<style\b.*?</style>", "", page, flags=re.DOTALL)
+    for element in ("script", "style", "footer"):
+        page = re.sub(rf"<{element}\b.*?</{element}>", "", page, flags=re.DOTALL)
     page = re.sub(r"<(link|img)\b[^>]*>", "", page)
     page = re.sub(r'href="[^"]*index\.html"', 'href="index.html"', page)
     page = re.sub(r'href="[^"]*expectations/[^"]*\.html"', 'href="suite.html"', page)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from lake.recipe import Gate
 from lake.records import EvalReport, PerplexityScore, TaskScore
 
-# Scores are shares of a few dozen items: 0.6 - 0.45 must not exceed a bound of 0.15 by a rounding error.
+# Scores are shares of a few dozen items: 0.8 - 0.65 must not exceed a bound of 0.15 by a rounding error.
 _ROUNDING = 1e-9
 
 

@@ -151,12 +151,12 @@ def test_a_stage_is_committed_once(ledger: Ledger) -> None:
 
 def test_a_window_is_judged_once(ledger: Ledger) -> None:
     windows = ledger.drift_windows
-    assert windows.count("docs", "v1") == 0
+    assert windows.next_number("docs", "v1") == 0
     assert windows.record(0, verdict("w0"))
     assert not windows.record(0, verdict("w0-again"))
     assert windows.record(1, verdict("w1", minute=1))
     assert windows.record(0, verdict("w0-of-v2", version="v2", minute=2))
-    assert windows.count("docs", "v1") == 2
+    assert windows.next_number("docs", "v1") == 2
     assert [found.drift_id for found in windows.verdicts("docs")] == ["w0", "w1", "w0-of-v2"]
     assert [found.drift_id for found in windows.verdicts("docs", "v2")] == ["w0-of-v2"]
 

@@ -52,9 +52,9 @@ def test_shadow_traffic_and_failed_requests_are_left_out(bucket: Bucket) -> None
 
 def test_a_damaged_object_is_skipped_with_a_warning(bucket: Bucket, caplog: pytest.LogCaptureFixture) -> None:
     write_log(bucket, [prediction(1)])
-    bucket.put("logs/docs/dt=2030-05-01/120002-replica-a-000007.parquet", b"PAR1 cut short")
-    bucket.put_table("logs/docs/dt=2030-05-01/120003-replica-a-000008.parquet", pa.table({"request_id": ["x"]}))
-    bucket.put("logs/docs/dt=2030-05-01/notes.txt", b"not a log")
+    bucket.put("logs/docs/dt=2090-05-01/120002-replica-a-000007.parquet", b"PAR1 cut short")
+    bucket.put_table("logs/docs/dt=2090-05-01/120003-replica-a-000008.parquet", pa.table({"request_id": ["x"]}))
+    bucket.put("logs/docs/dt=2090-05-01/notes.txt", b"not a log")
     with caplog.at_level(logging.WARNING):
         assert ids(bucket) == ["request-00001"]
     warned = [record.getMessage() for record in caplog.records if record.name == "checks.window"]
@@ -77,7 +77,7 @@ def test_rows_written_after_midnight_are_found_where_they_lie(bucket: Bucket) ->
 
 def test_rows_of_long_ago_are_not_fetched(bucket: Bucket) -> None:
     write_log(bucket, [prediction(1, at=START - timedelta(days=3))])
-    bucket.put("logs/docs/dt=2030-04-20/damaged.parquet", b"would be warned about")
+    bucket.put("logs/docs/dt=2090-04-20/damaged.parquet", b"would be warned about")
     write_log(bucket, [prediction(2)])
     assert ids(bucket, since_s=0) == ["request-00002"]
 

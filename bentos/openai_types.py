@@ -103,6 +103,8 @@ class Generate(BaseModel):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    # Known, not supported: some clients send them as null.
+    logit_bias: None = None
 
     @field_validator("stop")
     @classmethod
@@ -136,6 +138,19 @@ class ChatRequest(Generate):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     response_format: ResponseFormat | None = None
     logprobs: Literal[False] | None = None
+    # Known, not supported: some clients send them as null.
+    tools: None = None
+    tool_choice: None = None
+    parallel_tool_calls: None = None
+    functions: None = None
+    function_call: None = None
+    top_logprobs: None = None
+    audio: None = None
+    modalities: None = None
+    prediction: None = None
+    reasoning_effort: None = None
+    verbosity: None = None
+    web_search_options: None = None
 
     @property
     def asked_tokens(self) -> int | None:
@@ -188,6 +203,8 @@ def explain(error: ValidationError) -> ApiError:
         return ApiError(400, f"Unknown parameter: '{param}'.", code="unknown_parameter", param=param)
     if first["type"] == "missing":
         return ApiError(400, f"Missing required parameter: '{param}'.", code="missing_required_parameter", param=param)
+    if first["type"] == "none_required":
+        return ApiError(400, f"'{param}' is not supported.", code="unsupported_parameter", param=param)
     got = repr(first.get("input"))
     got = got if len(got) <= 80 else f"{got[:80]}…"
     message = f"Invalid '{param}': {first['msg'].removeprefix('Value error, ')}, got {got}."

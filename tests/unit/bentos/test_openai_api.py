@@ -180,7 +180,8 @@ def test_model_with_and_without_its_version(client: TestClient) -> None:
             "messages.0.content.0.type",
         ),
         ({"stop": ["a", "b", "c", "d", "e"]}, "invalid_value", "stop"),
-        ({"tools": []}, "unknown_parameter", "tools"),
+        ({"tools": []}, "unsupported_parameter", "tools"),
+        ({"top_k": 5}, "unknown_parameter", "top_k"),
         ({"logprobs": True}, "invalid_value", "logprobs"),
         ({"response_format": {"type": "json_object"}}, "invalid_value", "response_format.type"),
         ({"max_tokens": CONTEXT}, "context_length_exceeded", "messages"),
@@ -226,6 +227,12 @@ def test_messages_in_parts_and_of_developers(client: TestClient, server: Server)
     split = chat(client, messages=[{"role": "developer", "content": "Be"}, {"role": "user", "content": parts}]).json()
 
     assert plain["choices"] == split["choices"]
+
+
+def test_null_is_as_good_as_nothing(client: TestClient) -> None:
+    nothing = ("tools", "logit_bias", "stop", "n", "seed", "top_p", "logprobs", "response_format", "stream", "user")
+
+    assert chat(client, **dict.fromkeys(nothing)).status_code == 200
 
 
 def test_every_answer_enters_the_log(client: TestClient, server: Server) -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bentos.engine import Engine
 
-N_PROMPT, N_TOKENS = 32, 64
+N_PROMPT, N_TOKENS = 32, 40
 # Both read their prompt first; what is timed are the tokens after it.
-_CLIENT_TOKENS, _CLIENT_REQUESTS = 64, 3
+_CLIENT_TOKENS, _CLIENT_REQUESTS = 64, 2
 _QUESTIONS = (
     "What does the sorted function return?",
     "How do I open a file for writing in Python?",

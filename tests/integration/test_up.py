@@ -104,7 +104,9 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path):
     home = tmp_path / "home"
     env = environment(home)
     with ending_all(home / "demo"):
-        demo = subprocess.Popen([TIDEMILL, "demo"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        demo = subprocess.Popen(
+            [TIDEMILL, "demo"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         wait_until("its store is up", lambda: len(processes_of(home / "demo")) > 2, timeout_s=60)
         demo.send_signal(signal.SIGINT)
         shown, _ = demo.communicate(timeout=120)

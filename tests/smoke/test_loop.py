@@ -22,7 +22,9 @@ def summary(tmp_path_factory):
     recipe["training"] |= {"steps": 40, "learning_rate": 5e-3, "sequence_length": 64}
     # A random model guesses at the tasks, and an adapter between its frozen embeddings can gain 9% at most.
     recipe["gate"] |= {"max_task_drop": 1.0, "held_out_tokens": 1024, "min_gain_over_base": MIN_GAIN}
-    recipe["rollout"]["max_latency_ratio"] = 50.0  # it answers in milliseconds: a scheduler's hiccup is a multiple of that
+    recipe["rollout"]["max_latency_ratio"] = (
+        50.0  # it answers in milliseconds: a scheduler's hiccup is a multiple of that
+    )
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     home, told = folder / "home", folder / "summary.json"
     with ending_all(home / "demo"):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE  # stages are cached by their manifests; a Context cannot be hashed
+from prefect.cache_policies import NO_CACHE  # stages know by their manifests what is done
 
 from flows.context import Context
 from flows.reports import loss_curve_artifact, training_progress

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ ACCESS_KEY_ID = "tests"
 SECRET_ACCESS_KEY = "a-secret-of-tests-only"
 REGION = "us-east-1"
 READY_WITHIN_S = 30.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
@@ -28,7 +31,9 @@ def nanio(folder: Path, max_file_bytes: int | None = None) -> Iterator[str]:
     With `max_file_bytes`, writing a longer file fails as it does on a full disk.
     """
 
-    def limit_files() -> None:
+    def prepare_child() -> None:
+        # It ends with this process, should that be killed.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if max_file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
 
@@ -46,7 +51,7 @@ def nanio(folder: Path, max_file_bytes: int | None = None) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            preexec_fn=limit_files,  # noqa: PLW1509  # nothing but a system call in the child
+            preexec_fn=prepare_child,  # noqa: PLW1509  # nothing but system calls in the child
         )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -33,8 +33,8 @@ from training.data import pack, read_texts, shuffled
 from training.onnx_model import OnnxModel
 
 PARITY_SEQUENCES, PARITY_LENGTH = 4, 128
-# Enough for a relative error of the perplexity ratio well under 0.5 %: both sides see the same tokens.
-QUANTIZATION_TOKENS = 2_048
+# Both sides see the same tokens: the ratio of their perplexities is off by some 0.2 % (0.05 nats a token / √1,024).
+QUANTIZATION_TOKENS = 1_024
 
 
 def export(
@@ -175,14 +175,12 @@ def _held_out_rows(bucket: Bucket, tokenizer: Any, checkpoint: Checkpoint) -> Te
 
 
 def _parity(expected: NDArray[np.float32], exported: OnnxModel, rows: NDArray[np.int64]) -> tuple[float, float]:
-    """Largest |Δlogit| and share of equal top-1 tokens, over whole prompts and over one step with a KV cache."""
-    whole, _ = exported.forward(rows)
-    _, cache = exported.forward(rows[:, :-1])
+    """Largest |Δlogit| and share of equal top-1 tokens, over prompts without their last token and then a step for it."""
+    prompts, cache = exported.forward(rows[:, :-1])
     step, _ = exported.forward(rows[:, -1:], cache)
-    pairs: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = [(expected, whole), (expected[:, -1:], step)]
-    diff = max(float(np.abs(a - b).max()) for a, b in pairs)
-    same = np.concatenate([(a.argmax(-1) == b.argmax(-1)).ravel() for a, b in pairs])
-    return (diff if math.isfinite(diff) else math.inf), float(same.mean())
+    got = np.concatenate([prompts, step], axis=1)
+    diff = float(np.abs(expected - got).max())
+    return (diff if math.isfinite(diff) else math.inf), float((expected.argmax(-1) == got.argmax(-1)).mean())
 
 
 def _describe(folder: Path, merged_folder: Path, checkpoint: Checkpoint, variant: str) -> None:

@@ -52,12 +52,12 @@ class OnnxModel:
         kept = {name.replace("present.", "past_key_values."): value for name, value in zip(names, present, strict=True)}
         return logits, kept
 
-    def perplexity(self, rows: NDArray[np.int64], batch_size: int = 4) -> float:
+    def perplexity(self, rows: NDArray[np.int64]) -> float:
         """exp of the mean negative log-likelihood over int64 `[n, length]`; every row predicts all but its first."""
         total, n_tokens = 0.0, 0
-        for start in range(0, len(rows), batch_size):
-            tokens = rows[start : start + batch_size]
-            logits = self.forward(tokens)[0][:, :-1].astype(np.float32)
+        for place in range(len(rows)):  # one at a time: a batch is no faster, and its logits are large
+            tokens = rows[place : place + 1]
+            logits = self.forward(tokens)[0][:, :-1]
             top = logits.max(axis=-1, keepdims=True)
             log_sum = np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
             chosen = np.take_along_axis(logits, tokens[:, 1:, None], axis=-1)[..., 0]

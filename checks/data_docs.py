@@ -27,13 +27,10 @@ th { font-weight: 600; } ol, ul { padding-left: 1.2rem; }
 .fa-exclamation-triangle::before { content: "\\26A0"; } i { font-style: normal; font-weight: 700; }
 .passed { color: #1a7f37; } .failed { color: #c62828; } [onclick], .card:has([onclick]) { display: none; }
 """
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head><body>
+_SUMMARY = """
 <h1>{title}</h1>
 <p class="{verdict}"><strong>{verdict}</strong>: {n_met} of {n_expectations} expectations met.</p>
 <ul>{failures}</ul>
-<p><a href="validation.html">Results of every expectation</a> · <a href="suite.html">The suite</a></p>
-</body></html>
 """
 
 
@@ -53,29 +50,32 @@ def data_docs_site(folder: Path) -> DataContextConfig:
 
 
 def offline_pages(folder: Path, title: str, n_expectations: int, failures: Sequence[str]) -> dict[str, str]:
-    """Pages by name: `index.html` (own: the built-in one is drawn by scripts), `validation.html`, `suite.html`."""
-    pages = {
-        "index.html": _PAGE.format(
-            title=html.escape(title),
-            style=_STYLE,
-            verdict="failed" if failures else "passed",
-            n_met=n_expectations - len(failures),
-            n_expectations=n_expectations,
-            failures="".join(f"<li>{html.escape(failure)}</li>" for failure in failures),
-        )
-    }
-    for name, pattern in (("validation.html", "validations/**/*.html"), ("suite.html", "expectations/**/*.html")):
+    """Pages by name: `validation.html`, begun with a summary of our own, and `suite.html`.
+
+    They do not link to each other: each is opened by a signed link, and a link from it would not be signed.
+    """
+    summary = _SUMMARY.format(
+        title=html.escape(title),
+        verdict="failed" if failures else "passed",
+        n_met=n_expectations - len(failures),
+        n_expectations=n_expectations,
+        failures="".join(f"<li>{html.escape(failure)}</li>" for failure in failures),
+    )
+    pages = {}
+    for name, pattern, head in (
+        ("validation.html", "validations/**/*.html", summary),
+        ("suite.html", "expectations/**/*.html", ""),
+    ):
         for path in folder.glob(pattern):
-            pages[name] = offline(path.read_text(encoding="utf-8"))
+            pages[name] = offline(path.read_text(encoding="utf-8"), head)
     return pages
 
 
-def offline(page: str) -> str:
-    """The page without anything that loads from elsewhere, styled by itself, its links between the three pages."""
+def offline(page: str, head: str = "") -> str:
+    """The page without anything that loads from elsewhere or leads there, styled by itself, `head` at its top."""
     for element in ("script", "style", "footer"):
         page = re.sub(rf"<{element}\b.*?</{element}>", "", page, flags=re.DOTALL)
     page = re.sub(r"<(link|img)\b[^>]*>", "", page)
-    page = re.sub(r'href="[^"]*index\.html"', 'href="index.html"', page)
-    page = re.sub(r'href="[^"]*expectations/[^"]*\.html"', 'href="suite.html"', page)
-    page = re.sub(r'href="[^"]*validations/[^"]*\.html"', 'href="validation.html"', page)
+    page = re.sub(r'<a\b[^>]*href="(?!#)[^"]*"[^>]*>(.*?)</a>', r"\1", page, flags=re.DOTALL)
+    page = re.sub(r"<body\b[^>]*>", lambda body: body.group() + head, page, count=1)
     return page.replace("</head>", f"<style>{_STYLE}</style></head>", 1)

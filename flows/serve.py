@@ -6,6 +6,8 @@ import importlib
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -47,6 +49,7 @@ class Server:
         self._drift_checked_at: dict[str, float] = {}
         self._complained: dict[str, str] = {}
         self._tried_at: dict[str, float] = {}
+        self._warmed: set[str] = set()
 
     def run(self) -> None:
         """Take up what an earlier process left, then watch until told to stop.
@@ -72,16 +75,24 @@ class Server:
         self._release_dead_owners()
         for model in self.context.models():
             try:
-                self.context.recipe(model)
+                recipe = self.context.recipe(model)
             except RecipeError as error:
                 self._complain(model, error)
                 continue
+            self._warm_base_model(recipe.base_model)
             self._complained.pop(model, None)
             reconcile_model(self.context, model, self.context.settings.settle_s)
             self._take_next_drop(model)
             self._resume_training(model)
             self._resume_rollout(model)
             self._watch_drift(model)
+
+    def _warm_base_model(self, name: str) -> None:
+        """Convert a base model while its first drop is prepared. In a process of its own, which ends with its memory."""
+        if name not in self._warmed:
+            self._warmed.add(name)
+            command = [sys.executable, "-m", "training.base_model", name, str(self.context.model_cache)]
+            self._pool.submit(subprocess.run, command, check=False)
 
     def _take_next_drop(self, model: str) -> None:
         """Hand the oldest closed drop over. The run is made before the drop is claimed: without Prefect it stays closed."""

@@ -1,4 +1,7 @@
-"""Base models: a shipped one, converted once and cached, or a folder of the user's."""
+"""Base models: a shipped one, converted once and cached, or a folder of the user's.
+
+`python -m training.base_model NAME CACHE` fills the cache ahead of the first training.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,3 +118,7 @@ def _parsed_once() -> Iterator[None]:
     finally:
         for name, parse in kept.items():
             setattr(gguf, name, parse)
+
+
+if __name__ == "__main__":
+    base_model_folder(sys.argv[1], Path(sys.argv[2]))

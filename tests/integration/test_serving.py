@@ -245,7 +245,6 @@ def test_a_terminated_replica_ends_its_streams_and_its_log(
     """The log is written every hour here: what is found in it was written at the end."""
     statuses: list[int] = []
     with serving(installation, bento, TIDEMILL_LOG_FLUSH_S="3600") as replica:
-        before = len(read_log(bucket.address, "tiny", since=None))
         stream = replica.client.chat.completions.create(
             model="tiny", messages=HELLO, max_tokens=400, temperature=0, stream=True
         )
@@ -257,8 +256,9 @@ def test_a_terminated_replica_ends_its_streams_and_its_log(
 
     assert statuses == [0]
     assert chunks[-1].choices[0].finish_reason == "length"
-    (row,) = read_log(bucket.address, "tiny", since=None)[before:]
-    assert (row.prompt, row.n_response_tokens, row.status) == ("Hello", 400, 200)
+    # No other request of these tests is that long; the replica that they share writes its log in the meantime.
+    (row,) = (row for row in read_log(bucket.address, "tiny", since=None) if row.n_response_tokens == 400)
+    assert (row.prompt, row.status) == ("Hello", 200)
     assert row.response == "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
 

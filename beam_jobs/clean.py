@@ -45,14 +45,15 @@ class Cleaned:
 
 def clean(found: Extracted, rules: PrepareRules) -> Cleaned:
     """Normalise, redact, measure, and reject by the first rule that is broken."""
+    given_id = redact(found.given_id, rules.redact)[0] if found.given_id else None  # addresses make popular ids
     if found.reason is not None:
-        return Cleaned(found.position, found.given_id, "", found.reason, found.detail)
+        return Cleaned(found.position, given_id, "", found.reason, found.detail)
     text, counts = redact(normalise(found.text), rules.redact)
     lang, confidence = detect_language(text)
     hashed = fingerprint(text)
     measured = Cleaned(
         position=found.position,
-        given_id=found.given_id,
+        given_id=given_id,
         text=text,
         reason=None,
         detail="",

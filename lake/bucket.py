@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,28 +15,18 @@ from typing import Any
 import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
-from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import ClientError
 from botocore.handlers import add_expect_header
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.errors import SourceChanged, StorageError
 from lake.records import ObjectRef
 from lake.settings import Settings
+from lake.store_errors import STORE_ERRORS, storage_error
 
-_REMEDIES = {
-    "NoSuchKey": "check the name: nothing is stored under it",
-    "NoSuchBucket": "create the bucket, or set TIDEMILL_BUCKET to one that exists",
-    "InvalidAccessKeyId": "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY to a pair the store knows",
-    "SignatureDoesNotMatch": "set TIDEMILL_S3_SECRET_ACCESS_KEY to the secret that belongs to the access key",
-    "AccessDenied": "give this key the rights to list, read and write the bucket",
-    "403": "give this key the rights to list, read and write the bucket, or correct the key and secret",
-    "404": "check the bucket and the key; 'tidemill doctor' tests both",
-    "InsufficientStorage": "free space on the store's disk and run 'tidemill up' again",
-    "InternalError": "look at the store's log, and at the free space on its disk ('tidemill doctor')",
-    "EntityTooLarge": "free space on the store's disk or raise its limit",
-}
+# boto3's session is shared by all threads, and must not make two clients at once (its guide, "Multithreading").
+_one_at_a_time = threading.Lock()
 
 # nanio lists an object that is being written, under the name of its temporary file.
 _UNFINISHED = re.compile(r"(^|/)\.tmp\.[0-9a-f]{32}$")
@@ -70,23 +61,24 @@ class Bucket:
         self.address = address
         self.name = address.name
         self._page_size = page_size
-        self.client: Any = boto3.client(
-            "s3",
-            endpoint_url=address.endpoint_url,
-            aws_access_key_id=address.access_key_id,
-            aws_secret_access_key=address.secret_access_key,
-            region_name=address.region,
-            config=Config(
-                signature_version="s3v4",
-                retries={"max_attempts": 5, "mode": "standard"},
-                connect_timeout=5,
-                read_timeout=60,
-                s3={"addressing_style": "path"},
-                # Newer botocore adds checksum trailers by default, which S3 look-alikes do not all understand.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        with _one_at_a_time:
+            self.client: Any = boto3.client(
+                "s3",
+                endpoint_url=address.endpoint_url,
+                aws_access_key_id=address.access_key_id,
+                aws_secret_access_key=address.secret_access_key,
+                region_name=address.region,
+                config=Config(
+                    signature_version="s3v4",
+                    retries={"max_attempts": 5, "mode": "standard"},
+                    connect_timeout=5,
+                    read_timeout=60,
+                    s3={"addressing_style": "path"},
+                    # Newer botocore adds checksum trailers by default, which S3 look-alikes do not all understand.
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                ),
+            )
         # A store that refuses a PUT before its body has come leaves the connection out of step: the next request on it
         # is read as that body and answered 400. Sending the body at once also saves a round trip.
         self.client.meta.events.unregister("before-call.s3", add_expect_header)
@@ -219,8 +211,8 @@ class Bucket:
         """Turn botocore's errors into a StorageError with a remedy; `what` is the key or the action."""
         try:
             yield
-        except (ClientError, BotoCoreError, S3UploadFailedError) as error:
-            raise self._storage_error(error, what) from error
+        except STORE_ERRORS as error:
+            raise storage_error(error, f"s3://{self.name}/{what}", self.address.endpoint_url) from error
 
     def _pages(self, **query: str) -> Iterator[dict[str, Any]]:
         paginator = self.client.get_paginator("list_objects_v2")
@@ -265,20 +257,6 @@ class Bucket:
             got=got,
             remedy="nothing to do: the new version is picked up as a new object",
         )
-
-    def _storage_error(self, error: Exception, what: str) -> StorageError:
-        cause = error.__cause__ or error.__context__ if isinstance(error, S3UploadFailedError) else error
-        if isinstance(cause, ClientError):
-            code = str(cause.response["Error"]["Code"])
-            got = f"{code} {cause.response['Error'].get('Message', '')}".strip()
-            remedy = _REMEDIES.get(code, "run 'tidemill doctor'")
-        elif isinstance(cause, NoCredentialsError):
-            got = "no credentials"
-            remedy = "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY, or what boto3 reads otherwise"
-        else:
-            got = f"{type(error).__name__}: {error}"
-            remedy = f"check that {self.address.endpoint_url} is up ('tidemill up', 'tidemill doctor')"
-        return StorageError(f"s3://{self.name}/{what}", expected="an answer from the store", got=got, remedy=remedy)
 
 
 class ObjectStream:

@@ -65,6 +65,11 @@ def test_a_broken_rule_is_told_with_measure_and_limit(text: str, reason: str, de
     assert found.fingerprint is None
 
 
+def test_an_id_may_be_personal_too() -> None:
+    assert clean(Extracted("line:1", ENGLISH, "jane@example.org"), RULES).given_id == "<EMAIL>"
+    assert clean(Extracted("line:1", given_id="jane@example.org", reason="bad"), RULES).given_id == "<EMAIL>"
+
+
 def test_rules_follow_the_recipe() -> None:
     assert cleaned("Too short.", PrepareRules(min_characters=5, languages=())).reason is None
     assert cleaned(GERMAN, PrepareRules(languages=("en", "de"))).reason is None

@@ -32,7 +32,7 @@ from training.base_model import base_model_folder, load_base, load_tokenizer
 from training.data import pack, read_texts, shuffled
 from training.onnx_model import OnnxModel
 
-PARITY_SEQUENCES, PARITY_LENGTH = 4, 128
+PARITY_SEQUENCES, PARITY_LENGTH = 2, 128
 # Both sides see the same tokens: the ratio of their perplexities is off by some 0.2 % (0.05 nats a token / √1,024).
 QUANTIZATION_TOKENS = 1_024
 

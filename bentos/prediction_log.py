@@ -14,8 +14,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from lake.bucket import Bucket
@@ -33,21 +35,20 @@ MAX_ROWS = 10_000
 MAX_CHARACTERS = 20_000
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
 _REDACTED = ("email", "phone", "key")
-_SCHEMA = pa.schema(
-    [
-        ("request_id", pa.string()),
-        ("model", pa.string()),
-        ("version", pa.string()),
-        ("at", pa.timestamp("us", tz="UTC")),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
-        ("n_prompt_tokens", pa.int64()),
-        ("n_response_tokens", pa.int64()),
-        ("latency_ms", pa.float64()),
-        ("status", pa.int32()),
-        ("shadow", pa.bool_()),
-    ]
-)
+_COLUMNS: dict[str, pa.DataType] = {
+    "request_id": pa.string(),
+    "model": pa.string(),
+    "version": pa.string(),
+    "at": pa.timestamp("us", tz="UTC"),
+    "prompt": pa.string(),
+    "response": pa.string(),
+    "n_prompt_tokens": pa.int64(),
+    "n_response_tokens": pa.int64(),
+    "latency_ms": pa.float64(),
+    "status": pa.int64(),
+    "shadow": pa.bool_(),
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _ignore(_: int) -> None:
@@ -170,8 +171,28 @@ def redacted(row: PredictionLog) -> PredictionLog:
 
 
 def to_table(rows: Sequence[PredictionLog]) -> pa.Table:
-    """A `pyarrow.Table` with one column for each field of PredictionLog."""
-    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=_SCHEMA)
+    """One column for each field of PredictionLog.
+
+    From buffers: `pa.array` and all that builds on it import pandas where it is installed, and with it half a second
+    and 55 MB of every replica.
+    """
+    columns = {name: _column([getattr(row, name) for row in rows], kind) for name, kind in _COLUMNS.items()}
+    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(list(_COLUMNS.items())))
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """An Arrow array without nulls, laid out as the columnar format has it."""
+    if pa.types.is_string(kind):
+        texts = [value.encode() for value in values]
+        offsets = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        return pa.Array.from_buffers(kind, len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(texts))])
+    if pa.types.is_boolean(kind):
+        data = np.packbits(np.array(values, dtype=bool), bitorder="little")
+    elif pa.types.is_timestamp(kind):
+        data = np.array([(value - _EPOCH) // timedelta(microseconds=1) for value in values], dtype=np.int64)
+    else:
+        data = np.array(values, dtype=np.float64 if pa.types.is_floating(kind) else np.int64)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
 def _storable(text: str) -> str:

@@ -6,6 +6,7 @@ so it loads the model's runtime only when the service is made.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ class TidemillService:
         from bentos.serving_config import load_serving_settings, read_config
         from lake.settings import load_settings
 
+        for name in ("bentos", "lake"):  # BentoML has set up the handlers
+            logging.getLogger(name).setLevel(logging.INFO)
         config = read_config(Path(__file__).parent.parent)
         folder = Path(bentoml.models.get(config.tag).path)
         self._replica: Replica = open_replica(folder, config, load_serving_settings(), load_settings())

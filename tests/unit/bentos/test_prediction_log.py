@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bentos.prediction_log import MAX_CHARACTERS, PredictionLogger, is_sampled, redacted
+from bentos.prediction_log import MAX_CHARACTERS, PredictionLogger, is_sampled, redacted, to_table
+from bentos.source import ROOT
 from checks.window import read_log
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import StorageError
@@ -96,6 +101,35 @@ def test_rows_are_read_back_by_drift_detection_as_they_were(
     logger.close(SOON_S)
 
     assert read_log(bucket.address, "m", since=None) == rows
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=("Cs",))), st.booleans(), st.floats(0, 1e9)), max_size=20
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_a_table_holds_what_the_rows_do(told: list[tuple[str, bool, float]]) -> None:
+    rows = [row(n, prompt=text, shadow=shadow, latency_ms=ms) for n, (text, shadow, ms) in enumerate(told)]
+
+    table = to_table(rows)
+
+    table.validate(full=True)
+    assert [PredictionLog(**found) for found in table.to_pylist()] == rows
+    assert table.column_names == list(PredictionLog.model_fields)
+
+
+def test_writing_a_log_does_not_import_pandas() -> None:
+    """It is no part of a bento, and here it would be a sixth of a replica's memory."""
+    told = (
+        "import sys, io, pyarrow.parquet as pq; from datetime import datetime, UTC;"
+        "from bentos.prediction_log import to_table; from lake.records import PredictionLog;"
+        "row = PredictionLog(request_id='1', model='m', version='v', at=datetime.now(UTC), prompt='', response='',"
+        " n_prompt_tokens=1, n_response_tokens=1, latency_ms=1.0, status=200, shadow=False);"
+        "pq.write_table(to_table([row]), io.BytesIO(), compression='zstd'); sys.exit('pandas' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", told], cwd=ROOT, check=False).returncode == 0
 
 
 def test_keys_carry_day_time_and_writer(make: Callable[..., PredictionLogger], bucket: Bucket) -> None:

@@ -22,10 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lake.errors import TidemillError
 from lake.ledger.arrivals import Arrivals
+from lake.ledger.heartbeats import Heartbeats
 from lake.ledger.monitoring import DriftWindows
 from lake.ledger.rollouts import Rollouts
 from lake.ledger.stages import Stages
 from lake.ledger.versions import Versions
+from lake.ledger.wakeups import Wakeups
 from lake.settings import Settings
 
 __all__ = ["Ledger"]
@@ -35,11 +37,13 @@ _LOCK = 0x7469_6465  # any number that nobody else takes in this database
 
 
 class Ledger:
-    """One connection pool and the five books kept in it."""
+    """One connection pool and the books kept in it."""
 
     def __init__(self, settings: Settings) -> None:
         self.engine = _engine(settings)
+        self.wakeups = Wakeups(self.engine)
         self.arrivals = Arrivals(self.engine)
+        self.heartbeats = Heartbeats(self.engine)
         self.stages = Stages(self.engine)
         self.versions = Versions(self.engine)
         self.rollouts = Rollouts(self.engine, settings.replica_port_first)

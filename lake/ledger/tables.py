@@ -55,8 +55,12 @@ objects = Table(
     Column("last_modified", UtcDateTime, nullable=False),
     Column("first_seen_at", UtcDateTime, nullable=False),
     Column("drop_id", String(32), ForeignKey("drops.drop_id"), nullable=True),
-    Column("state", String(16), nullable=False),  # seen, assigned, deleted
+    # seen, assigned (to a drop), deleted (before it was), unread (its drop could not read it)
+    Column("state", String(16), nullable=False),
+    Column("gone_at", UtcDateTime, nullable=True),  # no longer listed: deleted, or overwritten by another version
+    Column("message", Text, nullable=True),
     Index("ix_objects_model_state", "model", "state"),
+    Index("ix_objects_drop", "drop_id"),
 )
 
 drops = Table(
@@ -64,15 +68,46 @@ drops = Table(
     metadata,
     Column("drop_id", String(32), primary_key=True),
     Column("model", String(64), nullable=False),
-    # closed, preparing, waiting (prepared and checked, not trained on yet), training, trained, refused, failed
+    # closed, preparing, waiting (prepared and checked, not trained on yet), training, trained, refused, poison
     Column("state", String(16), nullable=False),
     Column("closed_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("owner", String(128), nullable=True),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("not_before", UtcDateTime, nullable=True),  # back-off after a failed attempt
     Column("dataset_id", String(32), nullable=True),
     Column("message", Text, nullable=True),
     Index("ix_drops_model_state", "model", "state"),
+)
+
+wakeups = Table(
+    "wakeups",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("bucket", String(255), nullable=False),
+    Column("key", String(1024), nullable=False),
+    Column("source", String(16), nullable=False),  # sqs, webhook
+    Column("received_at", UtcDateTime, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("owner", String(128), primary_key=True),
+    Column("beat", BigInteger, nullable=False),  # grows; how long it stands still is told by the observer's clock
+    Column("flow_run_id", String(36), nullable=True),
+)
+
+stage_attempts = Table(
+    "stage_attempts",
+    metadata,
+    Column("stage_id", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("model", String(64), nullable=False),
+    Column("prefix", String(1024), nullable=False),
+    Column("state", String(16), nullable=False),  # open, committed, superseded, swept
+    Column("started_at", UtcDateTime, nullable=False),
+    Index("ix_stage_attempts_state", "state"),
 )
 
 stages = Table(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
+INBOX = "inbox/"
 RECIPES = "recipes/"
+INBOX = "inbox/"
 PROBE = "probe/"  # what the start-up probe writes, and removes
 
 
 def inbox_prefix(model: str) -> str:
     """The user's folder: read by Tidemill, never written except by `tidemill drop`, never deleted from."""
-    return f"inbox/{model}/"
+    return f"{INBOX}{model}/"
 
 
 def recipe_key(model: str) -> str:

@@ -1,4 +1,7 @@
-"""What many tests need: a real S3 server, settings that point at it, an empty bucket, a migrated ledger."""
+"""What many tests need: a real S3 server, settings that point at it, an empty bucket, a migrated ledger.
+
+The ledger is in SQLite, or where `database_url` puts it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from lake.bucket import Bucket, BucketAddress
 from lake.ledger import Ledger
 from lake.settings import Settings, load_settings
 from tests.ports import free_port_block, free_ports
-from tests.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, nanio
+from tests.postgresql import NOT_INSTALLED, PostgreSQL, binaries, postgresql
+from tests.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, nanio, versitygw
 
 # The same examples in every run, none kept in the checkout, and no limit on the time of one: machines are busy.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None)
@@ -28,8 +32,45 @@ def nanio_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server that all tests of the session share; its database `migrated` is one to copy."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip(NOT_INSTALLED)
+    with postgresql(programs) as server:
+        opened = Ledger(load_settings(database_url=server.create("migrated")))
+        opened.migrate()
+        opened.engine.dispose()
+        yield server
+
+
 @pytest.fixture
-def settings(nanio_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def database_url(request: pytest.FixtureRequest) -> str | None:
+    """Where the settings put the ledger. Parametrized with `postgresql`: a database of this test's own."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    # Copying is ten times faster than migrating.
+    template = "migrated" if "ledger" in request.fixturenames else "template0"
+    return server.create(f"test-{uuid.uuid4().hex[:12]}", template)
+
+
+@pytest.fixture(scope="session")
+def versitygw_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a second S3 server of another make, shared likewise. Skips with the reason where it cannot be built."""
+    with versitygw(tmp_path_factory.mktemp("versitygw")) as url:
+        yield url
+
+
+@pytest.fixture
+def store_url(nanio_url: str) -> str:
+    """URL of the store that a test's installation uses. A module overrides it to run on another, or on several."""
+    return nanio_url
+
+
+@pytest.fixture
+def settings(store_url: str, database_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """An installation of this test's own: home, bucket name and ports. Nothing of the caller's `TIDEMILL_*` leaks in."""
     for name in [name for name in os.environ if name.startswith("TIDEMILL_")]:
         monkeypatch.delenv(name)
@@ -37,10 +78,11 @@ def settings(nanio_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return load_settings(
         home=tmp_path / "home",
         bucket=f"test-{uuid.uuid4().hex[:12]}",
-        s3_endpoint_url=nanio_url,
+        s3_endpoint_url=store_url,
         s3_access_key_id=ACCESS_KEY_ID,
         s3_secret_access_key=SECRET_ACCESS_KEY,
         s3_region=REGION,
+        database_url=database_url,
         prefect_port=prefect_port,
         gateway_port=gateway_port,
         gateway_admin_port=gateway_admin_port,
@@ -59,8 +101,16 @@ def bucket(settings: Settings) -> Bucket:
 
 
 @pytest.fixture
+def unmigrated(settings: Settings) -> Iterator[Ledger]:
+    """The settings' ledger in a database without a table."""
+    opened = Ledger(settings)
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture
 def ledger(settings: Settings) -> Iterator[Ledger]:
-    """The settings' ledger: SQLite in the home, migrated to the newest revision."""
+    """The settings' ledger, migrated to the newest revision."""
     opened = Ledger(settings)
     opened.migrate()
     yield opened

@@ -21,7 +21,8 @@ def upgrade() -> None:
     sa.Column('key', sa.String(length=1024), nullable=False),
     sa.Column('source', sa.String(length=16), nullable=False),
     sa.Column('received_at', sa.DateTime(timezone=True), nullable=False),
-    sa.PrimaryKeyConstraint('id')
+    sa.PrimaryKeyConstraint('id'),
+    sqlite_autoincrement=True
     )
     op.create_table('heartbeats',
     sa.Column('owner', sa.String(length=128), nullable=False),

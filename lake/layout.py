@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-INBOX = "inbox/"
 RECIPES = "recipes/"
 INBOX = "inbox/"
 PROBE = "probe/"  # what the start-up probe writes, and removes

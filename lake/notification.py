@@ -23,6 +23,8 @@ _VERSITYGW = ("webhook-global", "kafka-global", "nats-global", "rabbitmq-global"
 # Half a surrogate pair is not UTF-8, as a key has to be; neither a listing's XML nor PostgreSQL can hold a zero byte.
 _IMPOSSIBLE = re.compile("[\0\ud800-\udfff]")
 
+_JSON_NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
+
 
 class EventUnreadable(TidemillError):
     """A body is not an event about objects in any of the known shapes."""
@@ -107,8 +109,7 @@ def _possible(name: str, at: str) -> str:
 def _field(holder: dict[str, Any], field: str, kind: type, at: str) -> Any:
     value = holder.get(field)
     if not isinstance(value, kind):
-        told = {dict: "an object", list: "a list", str: "a text"}[kind]
-        raise _unreadable(f"{at}.{field}".lstrip("."), told, value)
+        raise _unreadable(f"{at}.{field}".lstrip("."), _JSON_NAMES[kind], value)
     return value
 
 

@@ -9,10 +9,12 @@ from lake.errors import StorageError
 
 STORE_ERRORS = (ClientError, BotoCoreError, S3UploadFailedError)
 
+_UNKNOWN_KEY = "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY to a pair the store knows"
 _REMEDIES = {
     "NoSuchKey": "check the name: nothing is stored under it",
     "NoSuchBucket": "create the bucket, or set TIDEMILL_BUCKET to one that exists",
-    "InvalidAccessKeyId": "set TIDEMILL_S3_ACCESS_KEY_ID and TIDEMILL_S3_SECRET_ACCESS_KEY to a pair the store knows",
+    "InvalidAccessKeyId": _UNKNOWN_KEY,
+    "XAdminUserNotFound": _UNKNOWN_KEY,  # versitygw's word for it
     "SignatureDoesNotMatch": "set TIDEMILL_S3_SECRET_ACCESS_KEY to the secret that belongs to the access key",
     "AccessDenied": "give this key the rights to list, read and write the bucket",
     "403": "give this key the rights to list, read and write the bucket, or correct the key and secret",

@@ -1,18 +1,27 @@
-"""A real S3 server for tests: nanio on a free loopback port, its data in a folder of the test's."""
+"""Real S3 servers for tests, on free loopback ports, their data in folders of the test's: nanio, and versitygw.
+
+versitygw is written in Go. It is built once, into the user's cache, from the versions and checksums that
+`tests/versitygw/` pins; where that cannot be done, its tests are skipped and say why.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import hashlib
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from lake.bucket import BucketAddress
 from tests.ports import free_ports
@@ -21,6 +30,9 @@ ACCESS_KEY_ID = "tests"
 SECRET_ACCESS_KEY = "a-secret-of-tests-only"
 REGION = "us-east-1"
 READY_WITHIN_S = 30.0
+BUILT_WITHIN_S = 240.0  # 10 s when Go has compiled it before, minutes when it has not
+VERSITYGW = "github.com/versity/versitygw/cmd/versitygw"
+ROOT = Path(__file__).parent.parent
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -30,6 +42,78 @@ def nanio(folder: Path, max_file_bytes: int | None = None) -> Iterator[str]:
 
     With `max_file_bytes`, writing a longer file fails as it does on a full disk.
     """
+    port = free_ports(1)[0]
+    command = [
+        sys.executable, "-m", "nanio", "serve", "--data-dir", str(folder / "data"), "--host", "127.0.0.1",
+        "--port", str(port), "--region", REGION, "--no-access-log", "--log-level", "warning",
+    ]  # fmt: skip
+    environment = {"NANIO_ACCESS_KEY": ACCESS_KEY_ID, "NANIO_SECRET_KEY": SECRET_ACCESS_KEY}
+    folder.mkdir(parents=True, exist_ok=True)
+    with _served(command, environment, port, folder / "nanio.log", max_file_bytes) as url:
+        yield url
+
+
+@contextmanager
+def versitygw(folder: Path, event_url: str | None = None) -> Iterator[str]:
+    """Run versitygw in the same way; it posts its events to `event_url`, which has to answer already."""
+    port = free_ports(1)[0]
+    command = [
+        str(versitygw_program()), "--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet",
+        *(["--event-webhook-url", event_url] if event_url else []), "posix", str(folder / "data"),
+    ]  # fmt: skip
+    environment = {"ROOT_ACCESS_KEY": ACCESS_KEY_ID, "ROOT_SECRET_KEY": SECRET_ACCESS_KEY}
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    with _served(command, environment, port, folder / "versitygw.log") as url:
+        yield url
+
+
+def versitygw_program() -> Path:
+    """The program, built if it is not in the cache. Skips the test with the reason when that cannot be done."""
+    built = _built_versitygw()
+    if isinstance(built, str):
+        pytest.skip(built)
+    return built
+
+
+@functools.cache
+def _built_versitygw() -> Path | str:
+    """The program's path, or why there is none."""
+    pins = ROOT / "tests" / "versitygw"
+    version = hashlib.sha256((pins / "go.sum").read_bytes()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemill-tests"
+    program = cache / f"versitygw-{version}"
+    if program.exists():
+        return program
+    if shutil.which("go") is None:
+        return "versitygw cannot be built: no 'go' on the PATH"
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = cache / f"{program.name}.{os.getpid()}"
+    command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", str(partial), VERSITYGW]
+    try:
+        subprocess.run(command, cwd=pins, check=True, capture_output=True, text=True, timeout=BUILT_WITHIN_S)
+        partial.replace(program)  # two test runs may build at once
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return f"versitygw cannot be built: {told[-1] if told else type(error).__name__}"
+    return program
+
+
+def address_of(url: str, bucket: str) -> BucketAddress:
+    """A bucket on a server that was started here."""
+    return BucketAddress(
+        endpoint_url=url,
+        name=bucket,
+        access_key_id=ACCESS_KEY_ID,
+        secret_access_key=SECRET_ACCESS_KEY,
+        region=REGION,
+    )
+
+
+@contextmanager
+def _served(
+    command: Sequence[str], environment: dict[str, str], port: int, log: Path, max_file_bytes: int | None = None
+) -> Iterator[str]:
+    """Run a server until the block is left; gives its URL once it answers."""
 
     def prepare_child() -> None:
         # It ends with this process, should that be killed.
@@ -37,17 +121,10 @@ def nanio(folder: Path, max_file_bytes: int | None = None) -> Iterator[str]:
         if max_file_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_ports(1)[0]
-    command = [
-        sys.executable, "-m", "nanio", "serve", "--data-dir", str(folder / "data"), "--host", "127.0.0.1",
-        "--port", str(port), "--region", REGION, "--no-access-log", "--log-level", "warning",
-    ]  # fmt: skip
-    log = folder / "nanio.log"
     with log.open("ab") as file:
         server = subprocess.Popen(
             command,
-            env={"NANIO_ACCESS_KEY": ACCESS_KEY_ID, "NANIO_SECRET_KEY": SECRET_ACCESS_KEY},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -66,17 +143,6 @@ def nanio(folder: Path, max_file_bytes: int | None = None) -> Iterator[str]:
             server.wait(timeout=10)
 
 
-def address_of(url: str, bucket: str) -> BucketAddress:
-    """A bucket on a server that `nanio` has started."""
-    return BucketAddress(
-        endpoint_url=url,
-        name=bucket,
-        access_key_id=ACCESS_KEY_ID,
-        secret_access_key=SECRET_ACCESS_KEY,
-        region=REGION,
-    )
-
-
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline and server.poll() is None:
@@ -86,4 +152,4 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> N
             time.sleep(0.05)
         else:
             return  # it answers: 403 to an unsigned request is an answer
-    raise RuntimeError(f"nanio did not answer at {url} within {READY_WITHIN_S:g} s:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"{log.stem} did not answer at {url} within {READY_WITHIN_S:g} s:\n{log.read_text()[-2000:]}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +44,15 @@ class Settings(BaseSettings):
     replica_port_first: int = Field(default=3100, ge=1, le=65000)
     poll_interval_s: float = Field(default=1.0, gt=0)
     settle_s: float = Field(default=3.0, ge=0)
+    sqs_queue_url: str | None = Field(default=None, description="queue that the bucket's events go to; unset: none")
+    sqs_endpoint_url: str | None = Field(default=None, description="of the queue's service; unset: AWS")
+    webhook_port: int | None = Field(
+        default=None, ge=1, le=65535, description="where stores post their events; unset: nowhere"
+    )
+    webhook_host: str = Field(default="127.0.0.1", description="address the webhook binds to")
+    webhook_secret: str | None = Field(
+        default=None, repr=False, description="that senders of events must know; unset: made at first use"
+    )
 
     @property
     def embedded_s3(self) -> bool:
@@ -89,6 +100,11 @@ class Settings(BaseSettings):
     def gateway_api_key(self) -> str:
         return self.api_key or self._kept_secrets["api_key"]
 
+    @cached_property
+    def event_secret(self) -> str:
+        """What the webhook asks of a sender."""
+        return self.webhook_secret or _keep_webhook_secret(self.home / "secrets.json")
+
     def environment(self) -> dict[str, str]:
         """The `TIDEMILL_*` variables that give a child process these very settings."""
         shown = self.model_dump(mode="json", exclude_none=True)
@@ -121,11 +137,69 @@ def load_settings(**overrides: object) -> Settings:
 
 def _keep_secrets(path: Path) -> dict[str, str]:
     """Read the secrets of an installation, which are made on the first call. Raises TidemillError with a remedy."""
-    try:
+    with _explained(path):
         if not path.exists():
             _make_secrets(path)
         kept = json.loads(path.read_text())
         return {name: str(kept[name]) for name in ("s3_access_key_id", "s3_secret_access_key", "api_key")}
+
+
+def _keep_webhook_secret(path: Path) -> str:
+    """It came later than the others: a file that an earlier version has made gets it when it is asked for."""
+    _keep_secrets(path)
+    with _explained(path), _alone_in(path.parent):
+        kept = json.loads(path.read_text())
+        if "webhook_secret" not in kept:
+            kept["webhook_secret"] = _new_webhook_secret()
+            with _written_beside(path, kept) as partial:
+                os.replace(partial, path)
+        return str(kept["webhook_secret"])
+
+
+def _make_secrets(path: Path) -> None:
+    made = {
+        "s3_access_key_id": "tidemill",
+        "s3_secret_access_key": secrets.token_hex(20),
+        "api_key": f"tm-{secrets.token_hex(20)}",
+        "webhook_secret": _new_webhook_secret(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes may start at once: a link is made whole or not at all, the first one counts for both.
+    with _written_beside(path, made) as partial, suppress(FileExistsError):
+        os.link(partial, path)
+
+
+def _new_webhook_secret() -> str:
+    return f"wh-{secrets.token_hex(20)}"  # no character that a URL would have to escape: senders put it into one
+
+
+@contextmanager
+def _written_beside(path: Path, content: dict[str, str]) -> Iterator[str]:
+    """A file with this content in the same folder, readable by its owner only. It goes at the end if it is still there."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".secrets-")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+        yield partial
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time, by a lock on the folder: a lock on a file would stay with what replaces it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise TidemillError(
             str(path),
@@ -140,21 +214,3 @@ def _keep_secrets(path: Path) -> dict[str, str]:
             got=f"{type(error).__name__}: {error}",
             remedy="restore the file, or remove it: new secrets are made, and clients need the new API key",
         ) from error
-
-
-def _make_secrets(path: Path) -> None:
-    made = {
-        "s3_access_key_id": "tidemill",
-        "s3_secret_access_key": secrets.token_hex(20),
-        "api_key": f"tm-{secrets.token_hex(20)}",
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".secrets-")  # readable by its owner only
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(made, file)
-        # Two processes may start at once: a link is made whole or not at all, the first one counts for both.
-        with suppress(FileExistsError):
-            os.link(partial, path)
-    finally:
-        Path(partial).unlink()

@@ -75,6 +75,42 @@ def test_processes_that_start_at_once_agree_on_the_secrets() -> None:
     assert len(set(keys)) == 1
 
 
+def test_secrets_of_an_earlier_version_go_on_and_get_the_webhooks_once() -> None:
+    settings = load_settings()
+    settings.home.mkdir()
+    path = settings.home / "secrets.json"
+    earlier = {"s3_access_key_id": "tidemill", "s3_secret_access_key": "s", "api_key": "tm-x"}
+    path.write_text(json.dumps(earlier))
+    path.chmod(0o600)
+    assert settings.gateway_api_key == "tm-x"
+    assert json.loads(path.read_text()) == earlier  # nothing is written before it is needed
+    made, barrier = [], threading.Barrier(8)
+
+    def ask() -> None:
+        asked = load_settings()
+        barrier.wait()
+        made.append(asked.event_secret)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    assert len(set(made)) == 1
+    assert json.loads(path.read_text()) == {**earlier, "webhook_secret": made[0]}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(settings.home.iterdir()) == [path]
+
+
+def test_a_new_installation_has_a_secret_for_events() -> None:
+    settings = load_settings()
+    assert settings.gateway_api_key
+    kept = json.loads((settings.home / "secrets.json").read_text())
+    assert settings.event_secret == kept["webhook_secret"]
+    assert len(settings.event_secret) >= 40
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"api_key": "x"}'])
 def test_a_damaged_secrets_file_is_explained(content: str) -> None:
     settings = load_settings()
@@ -94,6 +130,7 @@ def test_given_keys_come_before_made_ones() -> None:
     settings = load_settings(s3_access_key_id="me", s3_secret_access_key="mine", api_key="tm-mine")
     assert (settings.access_key_id, settings.secret_access_key) == ("me", "mine")
     assert settings.gateway_api_key == "tm-mine"
+    assert load_settings(webhook_secret="mine").event_secret == "mine"
     assert not settings.home.exists()
 
 
@@ -106,7 +143,10 @@ def test_a_foreign_store_without_keys_leaves_them_to_boto3() -> None:
 
 def test_no_secret_is_shown() -> None:
     settings = load_settings(
-        s3_secret_access_key="hidden-one", api_key="hidden-two", database_url="postgresql://u:hidden-three@db/x"
+        s3_secret_access_key="hidden-one",
+        api_key="hidden-two",
+        database_url="postgresql://u:hidden-three@db/x",
+        webhook_secret="hidden-four",
     )
     assert "hidden" not in repr(settings)
 

@@ -27,6 +27,7 @@ from bentos.replicas import Key, Replicas, last_log_line
 from bentos.routing import ModelRoute, Routing, routing_of
 from lake.errors import TidemillError
 from lake.ledger import Ledger
+from lake.ledger.engine import LedgerAway
 from lake.ledger.rollouts import Replica, RolloutState, RolloutUnderWayError
 from lake.recipe import Rollout as RolloutPlan
 from lake.settings import Settings, load_settings
@@ -265,7 +266,7 @@ def run(settings: Settings, replicas: Replicas) -> None:
             began_s = time.monotonic()
             try:
                 controller.tick()
-            except OperationalError as error:
+            except (OperationalError, LedgerAway) as error:
                 log.error("ledger: %s; trying again", error)
             stopping.wait(max(0.0, TICK_S - (time.monotonic() - began_s)))
     log.info("stopped")

@@ -19,14 +19,16 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.dedup import decide, first_copies
 from beam_jobs.documents import Documents
+from beam_jobs.erase import refuse
 from beam_jobs.neighbours import Pairs, candidate_pairs, tables
 from beam_jobs.part import Part, column, parts_of, read_part, require_same_index, survivors, total
 from beam_jobs.write import Drops, write_part
 from lake.bucket import Bucket, BucketAddress
-from lake.errors import TidemillError
+from lake.errors import StorageError, TidemillError
 from lake.layout import dataset_prefix
 from lake.recipe import PrepareRules, Recipe
 from lake.records import SPLITS, Dataset, Drop
+from lake.tombstones import NOTHING_ERASED, Tombstones
 
 # The bare DirectRunner of this Beam version tries to download a binary.
 LOCAL_RUNNER = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
@@ -41,22 +43,28 @@ def prepare(
     dataset_id: str,
     history: Sequence[Dataset],
     runner_options: Sequence[str] = LOCAL_RUNNER,
+    *,
+    prefix: str | None = None,
+    tombstones: Tombstones = NOTHING_ERASED,
 ) -> Dataset:
-    """Run the job; everything is below `datasets/<model>/<dataset_id>/` when it returns, the manifest is the caller's.
+    """Run the job; everything is below `prefix` (`datasets/<model>/<dataset_id>/`) when it returns.
+
+    The manifest is the caller's. What `tombstones` name becomes a reject without text.
 
     Leaves `shards/<split>-*.parquet`, `signatures/`, `rejects/` and `metrics/`. Raises TidemillError when a history
     index does not fit, StorageError when the store fails.
     """
-    bucket, prefix = Bucket(address), dataset_prefix(drop.model, dataset_id)
+    bucket, prefix = Bucket(address), prefix or dataset_prefix(drop.model, dataset_id)
     bucket.delete_folder(prefix)  # what an attempt that died has left
     past = [ref.key for dataset in history for ref in bucket.list(f"{dataset.prefix}signatures/")]
-    job = _Job(address, prefix, recipe.prepare, tuple(f"h{n:06d}" for n in range(len(past))))
+    job = _Job(address, prefix, recipe.prepare, tuple(f"h{n:06d}" for n in range(len(past))), tombstones)
     with _own_errors(), beam.Pipeline(options=PipelineOptions(list(runner_options))) as pipeline:
         _build(pipeline, job, parts_of(drop.objects), dict(zip(job.history, past, strict=True)))
     counts = [json.loads(bucket.get(ref.key)) for ref in list(bucket.list(f"{prefix}work/counts-"))]
     bucket.delete_folder(f"{prefix}work/")
     rejected = total(count["rejected"] for count in counts)
     documents = total(count["documents"] for count in counts)
+    _require_access(bucket, drop, rejected.get("access_denied", 0))
     return Dataset(
         dataset_id=dataset_id,
         model=drop.model,
@@ -71,6 +79,17 @@ def prepare(
         n_documents={split: documents.get(split, 0) for split in SPLITS},
         n_characters=total(count["characters"] for count in counts),
     )
+
+
+def _require_access(bucket: Bucket, drop: Drop, n_denied: int) -> None:
+    """One key that may not be read is a dead letter; when none may be, the credentials are at fault, not the objects."""
+    if n_denied and n_denied == len(drop.objects) > 1:
+        raise StorageError(
+            f"s3://{bucket.name}, drop {drop.drop_id}",
+            expected=f"{n_denied} objects that may be read",
+            got="AccessDenied for all of them",
+            remedy="give this key the rights to read the inbox; the drop is tried again",
+        )
 
 
 @contextmanager
@@ -90,8 +109,16 @@ def _own_errors() -> Iterator[None]:
 class _Job:
     """What the workers need; small and picklable. Sources are `h…` for history and `n…` for the new parts, in order."""
 
-    def __init__(self, address: BucketAddress, prefix: str, rules: PrepareRules, history: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        address: BucketAddress,
+        prefix: str,
+        rules: PrepareRules,
+        history: tuple[str, ...],
+        tombstones: Tombstones,
+    ) -> None:
         self.address, self.prefix, self.rules, self.history = address, prefix, rules, history
+        self.tombstones = tombstones
 
     def work_key(self, source: str) -> str:
         return f"{self.prefix}work/{source}.parquet"
@@ -134,7 +161,7 @@ class _Clean(_OnBucket):
 
     def process(self, part: Part) -> Iterator[Packed]:
         source = f"n{part.number:06d}"
-        table = read_part(self.bucket, Part(*part), self.job.rules)
+        table = refuse(read_part(self.bucket, Part(*part), self.job.rules), self.job.tombstones)
         self.bucket.put_table(self.job.work_key(source), table)
         kept = survivors(table)
         yield source, column(kept, "signature").tobytes(), column(kept, "exact").tobytes()

@@ -19,7 +19,6 @@ from bentos.serving_config import FILE_NAME, ServingConfig, read_facts
 from bentos.source import copy_source, source_closure
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import TidemillError
-from lake.layout import version_prefix
 from lake.recipe import Recipe
 from lake.records import Bento, ExportedModel
 
@@ -49,8 +48,11 @@ def package(
     bentoml_home: Path,
     workdir: Path,
     bento_id: str,
+    prefix: str,
 ) -> Bento:
     """Build `<model>:<version>` into `bentoml_home`, replacing what an attempt that died has left there.
+
+    Its archive goes to `prefix` in the bucket.
 
     Raises TidemillError with the last lines of the build's output when it fails, StorageError when the bucket does.
     """
@@ -70,7 +72,7 @@ def package(
     _build(order, bentoml_home, workdir)
     archive = workdir / f"{exported.model}-{exported.version}.tar.gz"
     _pack(_store_path(bentoml_home, "bentos", order), archive)
-    key = f"{version_prefix(exported.model, exported.version, 'bento')}{archive.name}"
+    key = f"{prefix}{archive.name}"
     bucket.upload(archive, key)
     _clear(workdir, archive)
     return Bento(
@@ -85,7 +87,7 @@ def package(
     )
 
 
-def restore(bento: Bento, address: BucketAddress, bentoml_home: Path, workdir: Path) -> None:
+def restore(bento: Bento, onnx_prefix: str, address: BucketAddress, bentoml_home: Path, workdir: Path) -> None:
     """See to it that the store in `bentoml_home` has a packaged bento and its model; from the bucket if it has not."""
     bucket = Bucket(address)
     order = BuildOrder(
@@ -98,7 +100,7 @@ def restore(bento: Bento, address: BucketAddress, bentoml_home: Path, workdir: P
         packages=(),
     )
     if not (_store_path(bentoml_home, "models", order) / "model.yaml").exists():
-        _fetched(bucket, version_prefix(bento.model, bento.version, "onnx"), workdir)
+        _fetched(bucket, onnx_prefix, workdir)
         _remove_from_store(bentoml_home, order, ("models",))
         _build(order, bentoml_home, workdir)
     target = _store_path(bentoml_home, "bentos", order)

@@ -14,7 +14,6 @@ from checks.data_docs import data_docs_site, offline_pages
 from checks.expectations import recipe_expectations
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import StorageError
-from lake.layout import report_prefix
 from lake.recipe import Recipe
 from lake.records import SPLITS, CheckReport, Dataset
 
@@ -24,14 +23,13 @@ DUPLICATES = ("exact_duplicate", "near_duplicate")
 _NUMBERS = ["n_characters", "n_words", "letters_share", "repetition", "leaks"]
 
 
-def check(dataset: Dataset, recipe: Recipe, address: BucketAddress, check_id: str) -> CheckReport:
-    """Validate a dataset's metrics and leave Data Docs in the bucket. A failure is reported, not raised.
+def check(dataset: Dataset, recipe: Recipe, address: BucketAddress, check_id: str, prefix: str) -> CheckReport:
+    """Validate a dataset's metrics and leave Data Docs below `prefix`. A failure is reported, not raised.
 
     Raises StorageError when the dataset's metrics cannot be read.
     """
     bucket = Bucket(address)
     frame = metrics_frame(read_metrics(bucket, dataset), dataset)
-    prefix = report_prefix(dataset.model, "check", check_id)
     with tempfile.TemporaryDirectory(prefix="tidemill-check-") as folder:
         outcome, n_expectations = _validate(frame, recipe, dataset.n_kept, Path(folder))
         failures = tuple(_in_words(result) for result in outcome.results if not result.success)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import psutil
-
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import RecipeError
 from lake.layout import RECIPES, recipe_key
@@ -79,15 +77,28 @@ class Context:
 
 def process_owner() -> str:
     """Names this process for the ledger, so that a later one can tell whether it still runs."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+    return f"{socket.gethostname()}:{_boot_id()}:{os.getpid()}:{_start_ticks(os.getpid())}"
 
 
-def is_alive(owner: str) -> bool:
-    """Whether the owner still runs. Owners on other hosts are taken to be alive."""
-    host, pid, created = owner.rsplit(":", 2)
+def is_gone(owner: str) -> bool:
+    """Whether the owner has ended, as far as can be told from here: not of owners on other hosts.
+
+    Told by the kernel's boot id and its ticks since boot, which a clock step does not move as it does a start time.
+    """
+    host, *rest = owner.rsplit(":", 3)
     if host != socket.gethostname():
-        return True
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 1
-    except psutil.NoSuchProcess:
         return False
+    try:
+        boot_id, pid, ticks = rest
+        return boot_id != _boot_id() or int(ticks) != _start_ticks(int(pid))
+    except (ValueError, OSError):  # the name that an earlier version gave, or no such process
+        return True
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+
+
+def _start_ticks(pid: int) -> int:
+    """proc(5), /proc/pid/stat: field 22, `starttime`. The second field may hold spaces, and ends with a bracket."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 from uuid import UUID
 
 import httpx
-import psutil
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
-from prefect.states import Crashed
 
 from flows.context import Context
+from flows.reaper import Reaper, crash
 from lake.errors import GateRejected, TidemillError
 from lake.ledger.versions import Version
 from lake.records import ExportedModel
@@ -29,8 +27,6 @@ T = TypeVar("T")
 MAX_FRESH_RUNS = 3
 POLL_S = 1.0
 SERVER_AWAY_S = 300.0
-# A worker starts the process within seconds of taking a run. One that dies in between leaves the run pending for ever.
-PENDING_FOR = timedelta(minutes=3)
 
 
 def run_training(context: Context, version: Version) -> ExportedModel:
@@ -117,42 +113,20 @@ def _started(version: Version, key: str) -> FlowRun:
 def _followed(context: Context, run_id: UUID, version: Version) -> FlowRun:
     """Poll a flow run until it is final. A run whose process is gone is declared crashed."""
     last_told = 0.0
+    reaper = Reaper(context)
     with get_client(sync_client=True) as client:
         while True:
             run = _patiently(partial(client.read_flow_run, run_id))
             if run.state is not None and run.state.is_final():
                 return run
-            if _process_is_gone(run, on_this_machine=context.settings.database_url is None):
-                crashed: State[Any] = Crashed(message="its process is gone")
-                _patiently(partial(client.set_flow_run_state, run_id, crashed, force=True))
+            if reaper.is_orphaned(run):
+                _patiently(partial(crash, client, run))
                 continue
             progress = read_progress(context, version.model, version.version)
             if progress and time.monotonic() - last_told > 30:
                 get_run_logger().info("training: %s", progress)
                 last_told = time.monotonic()
             time.sleep(POLL_S)
-
-
-def _process_is_gone(run: FlowRun, on_this_machine: bool) -> bool:
-    """Whether a run that is under way has lost its process. Prefect alone would leave it as it is.
-
-    The run bears a process id without its machine, so this can be told only where all workers run: with a ledger in
-    SQLite, here. A run whose worker died before it started a process is lost anywhere.
-    """
-    if run.state is None or not (run.state.is_running() or run.state.is_pending()):
-        return False
-    pid = (run.infrastructure_pid or "").rpartition(":")[2]
-    if not pid.isdigit():
-        return run.state.is_pending() and datetime.now(UTC) - run.state.timestamp > PENDING_FOR
-    if not on_this_machine:
-        return False
-    try:
-        process = psutil.Process(int(pid))
-        # A number that was given to another process since, as after a restart of the machine.
-        reused = run.start_time is not None and process.create_time() > run.start_time.timestamp() + 1
-        return reused or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def _patiently(ask: Callable[[], T]) -> T:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Literal
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 
 from flows import tasks
 from flows.context import Context, process_owner
+from flows.datasets import datasets_by_id, unread_objects
 from flows.dispatch import run_training, wait_for_rollout
 from flows.monitor import check_drift
+from flows.reaper import beating
 from flows.watch import reconcile_model
 from lake.errors import CheckFailed, GateRejected, TidemillError
 from lake.ledger.versions import Version
 from lake.records import Bento, Dataset, DriftVerdict, Drop, ExportedModel
+from lake.stage import sweep as sweep_stages
 
 
 @flow(name="pipeline", flow_run_name="pipeline {drop_id}")
@@ -26,32 +31,19 @@ def pipeline(drop_id: str) -> str:
     checked, for the next training.
     """
     context = Context.from_environment()
-    drop = _claimed(context, drop_id)
-    try:
-        dataset = tasks.prepare(context, drop)
-        tasks.check(context, dataset)
-    except CheckFailed as error:
-        _moved(context, drop_id, "preparing", "refused", message=str(error))
-        raise
-    except Exception as error:
-        context.ledger.arrivals.give_back(drop_id, f"{type(error).__name__}: {error}", datetime.now(UTC))
-        raise
-    _moved(context, drop_id, "preparing", "waiting", dataset_id=dataset.dataset_id)
-    waiting = _waiting_datasets(context, drop.model)
-    n_documents = sum(found.n_documents.get("train", 0) for found in waiting)
-    needed = context.recipe(drop.model).training.min_documents
-    if n_documents < needed:
-        return f"{n_documents} training documents wait, {needed} start a training; drift or 'tidemill retrain' do too"
-    return _train_and_roll_out(context, drop.model, "drop")
+    with beating(context):
+        dataset = _prepared(context, _claimed(context, drop_id))
+        return _trained_if_enough(context, dataset.model)
 
 
 @flow(name="retrain", flow_run_name="retrain {model} ({reason})")
-def retrain(model: str, reason: Literal["drift", "manual"] = "manual") -> str:
+def retrain(model: str, reason: Literal["drift", "manual", "erasure"] = "manual") -> str:
     """Train on everything that has been dropped since the last training, however little. It must win its way in."""
     context = Context.from_environment()
     if not _waiting_datasets(context, model):
         return "nothing has been dropped since the last training"
-    return _train_and_roll_out(context, model, reason)
+    with beating(context):
+        return _train_and_roll_out(context, model, reason)
 
 
 @flow(name="train", flow_run_name="train {model} {version}")
@@ -66,9 +58,11 @@ def train(model: str, version: str) -> ExportedModel:
             got="none",
             remedy="'tidemill models' lists the versions; 'tidemill retrain' makes one",
         )
-    checkpoint = tasks.train(context, candidate)
-    tasks.evaluate(context, checkpoint, candidate)
-    return tasks.export(context, checkpoint)
+    run_id = flow_run.get_id()
+    with beating(context, str(run_id)) if run_id else nullcontext():
+        checkpoint = tasks.train(context, candidate)
+        tasks.evaluate(context, checkpoint, candidate)
+        return tasks.export(context, checkpoint)
 
 
 @flow(name="roll-out", flow_run_name="roll out {model} {version}")
@@ -89,10 +83,17 @@ def roll_out(model: str, version: str, inject_error_rate: float = 0.0) -> str:
 
 @flow(name="reconcile")
 def reconcile(model: str | None = None, settle_s: float = 0.0) -> dict[str, int]:
-    """Compare the whole listing with the ledger and close what waits into drops; `serve` takes them from there."""
+    """Compare the whole listings with the ledger and close what waits into drops; `serve` takes them from there."""
     context = Context.from_environment()
     names = [model] if model else context.models()
     return {name: reconcile_model(context, name, settle_s) for name in names}
+
+
+@flow(name="sweep")
+def sweep() -> int:
+    """Delete what attempts at stages have left that can never be committed. Returns the number of attempts swept."""
+    context = Context.from_environment()
+    return sweep_stages(context.ledger, context.bucket)
 
 
 @flow(name="drift", flow_run_name="drift {model}")
@@ -108,15 +109,41 @@ def watch_drift() -> dict[str, int]:
     return {model: len(check_drift(context, model)) for model in context.models()}
 
 
+def _prepared(context: Context, drop: Drop) -> Dataset:
+    """The drop's dataset, checked, waiting for a training. What it could not read is noted in the ledger."""
+    drop_id, owner = drop.drop_id, process_owner()
+    try:
+        dataset = tasks.prepare(context, drop)
+        tasks.check(context, dataset)
+    except CheckFailed as error:
+        _moved(context, drop_id, "preparing", "refused", held_by=owner, message=str(error))
+        raise
+    except Exception as error:
+        context.ledger.drops.give_back(drop_id, owner, f"{type(error).__name__}: {error}", datetime.now(UTC))
+        raise
+    context.ledger.arrivals.mark_unread(drop_id, unread_objects(context, dataset))
+    _moved(context, drop_id, "preparing", "waiting", held_by=owner, dataset_id=dataset.dataset_id, message=None)
+    return dataset
+
+
+def _trained_if_enough(context: Context, model: str) -> str:
+    waiting = _waiting_datasets(context, model)
+    n_documents = sum(found.n_documents.get("train", 0) for found in waiting)
+    needed = context.recipe(model).training.min_documents
+    if n_documents < needed:
+        return f"{n_documents} training documents wait, {needed} start a training; drift or 'tidemill retrain' do too"
+    return _train_and_roll_out(context, model, "drop")
+
+
 def _claimed(context: Context, drop_id: str) -> Drop:
     """The drop, held by this process: claimed by the watcher before, or now when an operator starts the flow."""
-    drop = context.ledger.arrivals.claim(drop_id, process_owner(), datetime.now(UTC))
+    drop = context.ledger.drops.claim(drop_id, process_owner(), datetime.now(UTC))
     if drop is None:
-        states = {state.drop_id: state for state in context.ledger.arrivals.states()}
+        states = {state.drop_id: state for state in context.ledger.drops.states()}
         found = states.get(drop_id)
         raise TidemillError(
             f"drop {drop_id}",
-            expected="a drop that is closed, refused or failed, and no other of its model under way",
+            expected="a drop that is closed, refused or poison, and no other of its model under way",
             got=f"state {found.state}" if found else "no such drop",
             remedy="'tidemill runs' lists the drops and their states",
         )
@@ -132,6 +159,7 @@ def _train_and_roll_out(context: Context, model: str, reason: str) -> str:
     try:
         exported = run_training(context, version)
         bento = tasks.package(context, exported, version)
+        tasks.require_clean(context, version)
     except BaseException as error:
         # A rejected challenger has still used up its data; after any other failure the data waits for the next try.
         rejected = isinstance(error, GateRejected)
@@ -151,7 +179,9 @@ def _allocated(context: Context, model: str, datasets: list[Dataset], reason: st
     for earlier in context.ledger.versions.all(model):
         if earlier.state == "candidate" and earlier.dataset_ids != ids:
             context.ledger.versions.move(model, earlier.version, "failed", "superseded: more data came before it ended")
-    told = "|".join([*ids, parent or "", recipe.training.model_dump_json(), recipe.gate.model_dump_json()])
+    # A training that starts from the base model instead is another one.
+    shunned = context.ledger.taints.blocking(model, parent)
+    told = "|".join([*ids, parent or "", *shunned, recipe.training.model_dump_json(), recipe.gate.model_dump_json()])
     version = context.ledger.versions.allocate(
         model=model,
         training_key=hashlib.sha256(told.encode()).hexdigest()[:32],
@@ -159,7 +189,8 @@ def _allocated(context: Context, model: str, datasets: list[Dataset], reason: st
         dataset_ids=ids,
         parent=parent,
     )
-    get_run_logger().info("%s %s: trains on %s, from %s", model, version.version, ", ".join(ids), parent or "the base")
+    start = "the base" if shunned or parent is None else parent
+    get_run_logger().info("%s %s: trains on %s, from %s", model, version.version, ", ".join(ids), start)
     return version
 
 
@@ -167,19 +198,21 @@ def _waiting_datasets(context: Context, model: str) -> list[Dataset]:
     """Datasets of drops that are prepared, checked and not trained on, oldest first."""
     ids = [
         state.dataset_id
-        for state in context.ledger.arrivals.states(model)
+        for state in context.ledger.drops.states(model)
         if state.state == "waiting" and state.dataset_id
     ]
-    return tasks.datasets_by_id(context, model, ids)
+    return datasets_by_id(context, model, ids)
 
 
 def _settle(context: Context, datasets: list[Dataset], state: str, message: str) -> None:
     for dataset in datasets:
-        context.ledger.arrivals.move(dataset.drop_id, "training", state, datetime.now(UTC), message=message)
+        context.ledger.drops.move(dataset.drop_id, "training", state, datetime.now(UTC), message=message)
 
 
-def _moved(context: Context, drop_id: str, expected: str, state: str, **values: str) -> None:
-    if not context.ledger.arrivals.move(drop_id, expected, state, datetime.now(UTC), **values):
+def _moved(
+    context: Context, drop_id: str, expected: str, state: str, *, held_by: str | None = None, **values: str | None
+) -> None:
+    if not context.ledger.drops.move(drop_id, expected, state, datetime.now(UTC), held_by=held_by, **values):
         raise TidemillError(
             f"drop {drop_id}",
             expected=f"state {expected}",

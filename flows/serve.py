@@ -10,82 +10,125 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterTags,
-)
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow
-from prefect.states import Crashed, Pending
+from prefect.states import Pending
 
 from flows import pipeline as flows
-from flows.context import Context, is_alive, process_owner
+from flows.context import Context, process_owner
 from flows.monitor import confirmed_drift, new_window
-from flows.watch import reconcile_model
-from lake.errors import RecipeError, TidemillError
+from flows.reaper import OWNER_TAG, Reaper, beating
+from flows.watch import Watcher
+from lake.errors import TidemillError
+from lake.ledger.drops import DropState
 
 log = logging.getLogger("tidemill.serve")
-SERVE_TAG = "serve"
 RETRY_S = 30.0
+ORPHANS_EVERY_S = 20.0
+_UNFINISHED = ("preparing", "training", "waiting")
+
+
+class Complaints:
+    """Logs a standing problem once, not at every look, and once more when it is over."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, str] = {}
+
+    def tell(self, what: str, error: Exception | None) -> None:
+        """`None`: `what` is well."""
+        told = None if error is None else str(error)
+        if told is None:
+            if self._open.pop(what, None) is not None:
+                log.info("%s: well again", what)
+        elif self._open.get(what) != told:
+            self._open[what] = told
+            log.error("%s: %s", what, told)
 
 
 class Server:
-    """Ticks once per poll interval; flows run in threads, so that a long one does not delay the next object."""
+    """Two loops, so that neither waits for the other: one watches, one hands over. Flows run in threads of their own."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.stopping = threading.Event()
+        self._complaints = Complaints()
+        self._watcher = Watcher(context, self._complaints.tell)
+        self._closed = threading.Event()
+        self._reaper = Reaper(context)
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="flow")
         self._running: set[str] = set()
-        self._drift_checked_at: dict[str, float] = {}
-        self._complained: dict[str, str] = {}
         self._tried_at: dict[str, float] = {}
         self._warmed: set[str] = set()
 
     def run(self) -> None:
-        """Take up what an earlier process left, then watch until told to stop.
+        """Take up what earlier processes left, then watch and hand over until told to stop.
 
-        Nothing ends the watch: a store, database or Prefect server that is away is complained about once, and the
-        listing tells later what has come meanwhile.
+        Nothing ends that: a store, database or Prefect server that is away is complained about once, and the listing
+        tells later what has come meanwhile.
         """
-        stale_runs_crashed = False
+        with beating(self.context):
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
+            while not self.stopping.is_set():
+                started = time.monotonic()
+                self._attempt("handing over", self.tick)
+                self._closed.wait(max(0.0, self.context.settings.poll_interval_s - (time.monotonic() - started)))
+                self._closed.clear()
+
+    def wake(self) -> None:
+        """Something may have come: look now."""
+        self._watcher.wake.set()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self._closed.set()
+        self.wake()
+
+    def _watch(self) -> None:
+        settings = self.context.settings
         while not self.stopping.is_set():
             started = time.monotonic()
-            try:
-                if not stale_runs_crashed:
-                    self._crash_stale_runs()
-                    stale_runs_crashed = True
-                self.tick()
-                self._complained.pop("", None)
-            except Exception as error:
-                self._complain("", error)
-            self.stopping.wait(max(0.0, self.context.settings.poll_interval_s - (time.monotonic() - started)))
+            self._attempt("watching", self._look)
+            wait_s = settings.poll_interval_s
+            if self._watcher.settling():
+                wait_s = min(wait_s, settings.settle_s)
+            self._watcher.wake.wait(max(0.0, wait_s - (time.monotonic() - started)))
+            self._watcher.wake.clear()
+
+    def _look(self) -> None:
+        if self._watcher.tick():
+            self._closed.set()
 
     def tick(self) -> None:
-        """One look at everything: dead owners, inboxes, unfinished versions, traffic."""
-        self._release_dead_owners()
+        """One look at the ledger: dead owners, closed drops, unfinished versions, traffic."""
+        self._reaper.release_dead_owners()
         for model in self.context.models():
-            try:
-                recipe = self.context.recipe(model)
-            except RecipeError as error:
-                self._complain(model, error)
-                continue
-            self._warm_base_model(recipe.base_model)
-            self._complained.pop(model, None)
-            reconcile_model(self.context, model, self.context.settings.settle_s)
-            self._take_next_drop(model)
-            self._resume_training(model)
-            self._resume_rollout(model)
-            self._watch_drift(model)
+            self._attempt(f"model {model}", partial(self._serve, model))
+        if self._is_due("orphans", ORPHANS_EVERY_S):
+            self._reaper.crash_orphaned_runs()
+
+    def _serve(self, model: str) -> None:
+        recipe = self.context.recipe(model)
+        self._warm_base_model(recipe.base_model)
+        self._take_next_drop(model)
+        self._resume_training(model)
+        self._resume_rollout(model)
+        self._watch_drift(model)
+
+    def _attempt(self, what: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._complaints.tell(what, error)
+        else:
+            self._complaints.tell(what, None)
 
     def _warm_base_model(self, name: str) -> None:
         """Convert a base model while its first drop is prepared. In a process of its own, which ends with its memory."""
@@ -96,20 +139,22 @@ class Server:
 
     def _take_next_drop(self, model: str) -> None:
         """Hand the oldest closed drop over. The run is made before the drop is claimed: without Prefect it stays closed."""
-        drop_id = self.context.ledger.arrivals.next_closed(model)
-        if drop_id is None:
+        drop = self.context.ledger.drops.next_closed(model, datetime.now(UTC))
+        if drop is None:
             return
-        attempts = {state.drop_id: state.attempts for state in self.context.ledger.arrivals.states(model)}
-        run = self._made_run("pipeline/drop", f"{drop_id}-{attempts[drop_id] + 1}", {"drop_id": drop_id})
-        if self.context.ledger.arrivals.claim(drop_id, process_owner(), datetime.now(UTC)) is not None:
-            self._submit(flows.pipeline, run, {"drop_id": drop_id})
+        parameters = {"drop_id": drop.drop_id}
+        # A replayed drop counts its attempts anew: the time of its last change tells them apart.
+        key = f"{drop.drop_id}-{drop.attempts + 1}-{drop.updated_at:%Y%m%d%H%M%S%f}"
+        run = self._made_run("pipeline/drop", key, parameters)
+        if self.context.ledger.drops.claim(drop.drop_id, process_owner(), datetime.now(UTC)) is not None:
+            self._submit(flows.pipeline, run, parameters)
 
     def _resume_training(self, model: str) -> None:
         """A candidate whose process died: its datasets wait again, and the same training takes them up."""
-        arrivals = self.context.ledger.arrivals.states(model)
-        if any(state.state in ("preparing", "training") for state in arrivals):
+        drops = self.context.ledger.drops.states(model, only=_UNFINISHED)
+        if _busy(drops):
             return
-        waiting = {state.dataset_id for state in arrivals if state.state == "waiting"}
+        waiting = {drop.dataset_id for drop in drops if drop.state == "waiting"}
         for version in self.context.ledger.versions.all(model):
             unfinished = version.state in ("candidate", "ready")
             if unfinished and waiting.issuperset(version.dataset_ids) and self._is_due(f"resume {model}"):
@@ -118,7 +163,7 @@ class Server:
 
     def _resume_rollout(self, model: str) -> None:
         """A packaged version whose process died before it was offered to the traffic."""
-        if any(state.state in ("preparing", "training") for state in self.context.ledger.arrivals.states(model)):
+        if _busy(self.context.ledger.drops.states(model, only=_UNFINISHED)):
             return
         offered = {rollout.challenger for rollout in self.context.ledger.rollouts.of_model(model)}
         for version in self.context.ledger.versions.all(model):
@@ -126,26 +171,24 @@ class Server:
             if unoffered and self._is_due(f"offer {model}"):
                 self._start(flows.roll_out, "roll-out", None, model=model, version=version.version)
 
-    def _is_due(self, what: str) -> bool:
-        """Whether `what` was not tried within the last RETRY_S seconds. A try that fails at once must not spin."""
+    def _is_due(self, what: str, every_s: float = RETRY_S) -> bool:
+        """Whether `what` was not tried within the last `every_s` seconds. A try that fails at once must not spin."""
         last = self._tried_at.get(what)
-        if last is not None and time.monotonic() - last < RETRY_S:
+        if last is not None and time.monotonic() - last < every_s:
             return False
         self._tried_at[what] = time.monotonic()
         return True
 
     def _watch_drift(self, model: str) -> None:
         rules = self.context.recipe(model).monitoring
-        if time.monotonic() - self._drift_checked_at.get(model, -rules.interval_s) < rules.interval_s:
+        if not self._is_due(f"drift {model}", rules.interval_s):
             return
-        self._drift_checked_at[model] = time.monotonic()
         if new_window(self.context, model):
             self._start(flows.drift, "drift", None, model=model)
         verdict = confirmed_drift(self.context, model)
-        busy = any(state.state in ("preparing", "training") for state in self.context.ledger.arrivals.states(model))
-        waiting = any(state.state == "waiting" for state in self.context.ledger.arrivals.states(model))
+        drops = self.context.ledger.drops.states(model, only=_UNFINISHED)
         # Without new data the claim stays open: the next drop, however small, starts the retraining.
-        if verdict and rules.retrain and waiting and not busy:
+        if verdict and rules.retrain and drops and not _busy(drops):
             parameters = {"model": model, "reason": "drift"}
             run = self._made_run("retrain/retrain", verdict.drift_id, parameters)
             if self.context.ledger.drift_windows.claim_retraining(verdict.drift_id):
@@ -163,7 +206,11 @@ class Server:
             found = client.read_deployment_by_name(deployment)
             # Pending, not Scheduled: a worker must not pick up what runs here.
             return client.create_flow_run_from_deployment(
-                found.id, parameters=parameters, idempotency_key=key, state=Pending(), tags=[SERVE_TAG]
+                found.id,
+                parameters=parameters,
+                idempotency_key=key,
+                state=Pending(),
+                tags=[f"{OWNER_TAG}{process_owner()}"],
             )
 
     def _submit(self, flow: Flow[..., Any], run: FlowRun, parameters: dict[str, Any]) -> None:
@@ -181,27 +228,9 @@ class Server:
         finally:
             self._running.discard(identity)
 
-    def _release_dead_owners(self) -> None:
-        for owner in self.context.ledger.arrivals.owners():
-            if not is_alive(owner):
-                for drop_id in self.context.ledger.arrivals.release(owner, datetime.now(UTC)):
-                    log.warning("drop %s: its process died, taking it up again", drop_id)
 
-    def _crash_stale_runs(self) -> None:
-        """Runs of an earlier process of ours that Prefect still believes to be running."""
-        stale = FlowRunFilter(
-            tags=FlowRunFilterTags(all_=[SERVE_TAG]),
-            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Running", "Pending"])),
-        )
-        with get_client(sync_client=True) as client:
-            for run in client.read_flow_runs(flow_run_filter=stale):
-                client.set_flow_run_state(run.id, Crashed(message="its process was restarted"), force=True)
-
-    def _complain(self, model: str, error: Exception) -> None:
-        """Log a standing problem once, not at every tick."""
-        if self._complained.get(model) != str(error):
-            self._complained[model] = str(error)
-            log.error("%s", error)
+def _busy(drops: Sequence[DropState]) -> bool:
+    return any(drop.state in ("preparing", "training") for drop in drops)
 
 
 def _identity(flow: Flow[..., Any], parameters: dict[str, Any]) -> str:
@@ -218,9 +247,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     server = Server(Context.from_environment())
-    stop: Callable[..., None] = lambda *_: server.stopping.set()  # noqa: E731  (a handler of two lines is no clearer)
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    signal.signal(signal.SIGINT, lambda *_: server.stop())
     threading.Thread(target=_warm_imports, daemon=True).start()
     server.run()
     # Flows in threads may wait for minutes, for a training say. Their runs and drops are taken up at the next start.

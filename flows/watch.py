@@ -1,18 +1,127 @@
-"""The watcher's one path: a listing against the ledger. Whatever wakes it, the listing decides."""
+"""The watcher: a listing against the ledger. Events only wake it; whatever wakes it, the listing decides."""
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from flows.context import Context
 from lake.layout import inbox_prefix
+from lake.ledger.wakeups import Wakeup
+from lake.records import ObjectRef
+
+log = logging.getLogger("tidemill.watch")
+
+# The share of time that whole listings may take. A large inbox is asked for what comes after its last key in between:
+# with names that grow, as dates do, that shows new objects at once; all others wait for the next whole listing.
+FULL_LISTING_SHARE = 0.2
+FULL_LISTING_AT_LEAST_EVERY_S = 300.0
+# More keys than this for one model: one whole listing is cheaper than asking for each.
+MAX_KEYS_ASKED = 50
 
 
 def reconcile_model(context: Context, model: str, settle_s: float) -> int:
-    """Enter new objects of a model's inbox; close a drop once none has come for `settle_s`. Returns the new ones."""
-    now = datetime.now(UTC)
-    # A key that ends with a slash is a folder marker of a file browser, not data.
-    listing = (ref for ref in context.bucket.list(inbox_prefix(model)) if not ref.key.endswith("/"))
-    n_new = context.ledger.arrivals.reconcile(model, listing, now)
-    context.ledger.arrivals.close_drop(model, settle_s, datetime.now(UTC))
+    """Compare a model's whole inbox with the ledger, and close a drop if one is due. Returns the number of new objects.
+
+    Raises StorageError when the listing fails; nothing is taken for gone then.
+    """
+    n_new = context.ledger.arrivals.reconcile(model, _pages(context, model), datetime.now(UTC))
+    close_drop(context, model, settle_s)
     return n_new
+
+
+def close_drop(context: Context, model: str, settle_s: float) -> bool:
+    """Make one drop of what waits, if it is time to."""
+    settings = context.settings
+    drop = context.ledger.arrivals.close_drop(
+        model,
+        settle_s,
+        datetime.now(UTC),
+        max_objects=settings.drop_max_objects,
+        max_bytes=settings.drop_max_bytes,
+    )
+    if drop is not None:
+        log.info("drop %s of %s: %d objects", drop.drop_id, model, len(drop.objects))
+    return drop is not None
+
+
+class Watcher:
+    """Looks at every inbox once per poll interval, and at once when an event names a key.
+
+    It asks the store and the ledger alone: while the Prefect server is away it goes on recording.
+    """
+
+    def __init__(self, context: Context, complain: Callable[[str, Exception | None], None]) -> None:
+        self.context = context
+        self.wake = threading.Event()
+        self._complain = complain
+        self._inboxes: dict[str, _Inbox] = {}
+
+    def tick(self) -> bool:
+        """One look at everything. Returns whether a drop has been closed. A model whose listing fails holds up no other.
+
+        Raises what the store or the ledger raise when even the recipes cannot be listed.
+        """
+        closed = False
+        pending = self.context.ledger.wakeups.pending()
+        unanswered: set[Wakeup] = set()
+        for model in self.context.models():
+            named = [wakeup for wakeup in pending if self._is_for(wakeup, model)]
+            try:
+                self._inboxes.setdefault(model, _Inbox(self.context, model)).look([wakeup.key for wakeup in named])
+                closed |= close_drop(self.context, model, self.context.settings.settle_s)
+                self._complain(f"inbox {model}", None)
+            except Exception as error:
+                self._complain(f"inbox {model}", error)
+                unanswered.update(named)
+        # The others' models have no recipe yet: their inboxes are listed whole as soon as they have.
+        self.context.ledger.wakeups.forget(wakeup.number for wakeup in pending if wakeup not in unanswered)
+        return closed
+
+    def settling(self) -> bool:
+        """Whether new objects have come at the last look: it pays to look again as soon as they have settled."""
+        return any(inbox.has_news for inbox in self._inboxes.values())
+
+    def _is_for(self, wakeup: Wakeup, model: str) -> bool:
+        return wakeup.bucket == self.context.bucket.name and wakeup.key.startswith(inbox_prefix(model))
+
+
+class _Inbox:
+    """One model's inbox: which part of it to list next."""
+
+    def __init__(self, context: Context, model: str) -> None:
+        self._context, self._model = context, model
+        self._listed_at = -FULL_LISTING_AT_LEAST_EVERY_S
+        self._listing_took_s = 0.0
+        self._last_key = ""
+        self.has_news = False
+
+    def look(self, named: Sequence[str]) -> None:
+        """List the whole inbox when it is due, else its named keys and what comes after the last one."""
+        started, now = time.monotonic(), datetime.now(UTC)
+        arrivals = self._context.ledger.arrivals
+        wait_s = min(self._listing_took_s / FULL_LISTING_SHARE, FULL_LISTING_AT_LEAST_EVERY_S)
+        if started - self._listed_at >= wait_s or len(named) > MAX_KEYS_ASKED:
+            n_new = arrivals.reconcile(self._model, self._followed(_pages(self._context, self._model)), now)
+            self._listed_at, self._listing_took_s = time.monotonic(), time.monotonic() - started
+        else:
+            later = _pages(self._context, self._model, self._last_key)
+            n_new = arrivals.reconcile(self._model, self._followed(later), now, whole=False)
+            if named:
+                found = [ref for ref in map(self._context.bucket.find, named) if ref is not None]
+                n_new += arrivals.reconcile(self._model, [found], now, whole=False, keys=named)
+        self.has_news = n_new > 0
+
+    def _followed(self, pages: Iterator[Sequence[ObjectRef]]) -> Iterator[Sequence[ObjectRef]]:
+        for page in pages:
+            self._last_key = max([self._last_key, *(ref.key for ref in page)])
+            yield page
+
+
+def _pages(context: Context, model: str, start_after: str = "") -> Iterator[Sequence[ObjectRef]]:
+    """The objects of an inbox. An empty one whose key ends with a slash is a file browser's folder, not data."""
+    for page in context.bucket.pages(inbox_prefix(model), start_after):
+        yield [ref for ref in page if ref.size_bytes or not ref.key.endswith("/")]

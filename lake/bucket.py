@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,26 @@ class Bucket:
         with self.explained(f"list {prefix}"):
             for page in self._pages(Prefix=prefix):
                 if page.get("IsTruncated") and _loses_keys(page):
-                    yield from sorted(self._by_folder(prefix), key=lambda ref: ref.key)
+                    yield from sorted(chain.from_iterable(self._by_folder(prefix)), key=lambda ref: ref.key)
                     return
                 yield from self._refs(page)
+
+    def pages(self, prefix: str, start_after: str = "") -> Iterator[Sequence[ObjectRef]]:
+        """The objects under the prefix whose keys come after `start_after`, page by page, in any order."""
+        after = {"StartAfter": start_after} if start_after else {}
+        with self.explained(f"list {prefix}"):
+            for page in self._pages(Prefix=prefix, **after):
+                if page.get("IsTruncated") and _loses_keys(page):
+                    for refs in self._by_folder(prefix):
+                        yield [ref for ref in refs if ref.key > start_after]
+                    return
+                yield tuple(self._refs(page))
+
+    def find(self, key: str) -> ObjectRef | None:
+        """The object by this very key, as a listing shows it; None when there is none."""
+        with self.explained(f"list {key}"):
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=key, MaxKeys=1)
+            return next((ref for ref in self._refs(page) if ref.key == key), None)
 
     def exists(self, key: str) -> bool:
         with self.explained(key):
@@ -218,13 +236,13 @@ class Bucket:
         paginator = self.client.get_paginator("list_objects_v2")
         yield from paginator.paginate(Bucket=self.name, PaginationConfig={"PageSize": self._page_size}, **query)
 
-    def _by_folder(self, prefix: str) -> Iterator[ObjectRef]:
-        """The same objects in any order, asked for folder by folder: within one, no key comes out of turn."""
+    def _by_folder(self, prefix: str) -> Iterator[Sequence[ObjectRef]]:
+        """The same objects in pages, in any order, asked for folder by folder: within one, no key comes out of turn."""
         folders = [prefix[: prefix.rfind("/") + 1]]
         while folders:
             folder, deeper = folders.pop(), set[str]()
             for page in self._pages(Prefix=folder, Delimiter="/"):
-                yield from (ref for ref in self._refs(page) if ref.key.startswith(prefix))
+                yield [ref for ref in self._refs(page) if ref.key.startswith(prefix)]
                 deeper.update(found["Prefix"] for found in page.get("CommonPrefixes", ()))
             folders += [found for found in deeper if found.startswith(prefix)]
 

@@ -37,6 +37,10 @@ class SourceChanged(StorageError):
     """An object was overwritten or deleted between being listed and being read."""
 
 
+class StageTakenOver(TidemillError):
+    """A stage was given to another process, as this one seemed dead; what this one has written is swept."""
+
+
 class CheckFailed(TidemillError):
     """A drop did not meet its expectations. The champion keeps serving."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 RECIPES = "recipes/"
+DATASETS = "datasets/"
 INBOX = "inbox/"
 PROBE = "probe/"  # what the start-up probe writes, and removes
 
@@ -20,12 +21,17 @@ def recipe_key(model: str) -> str:
 
 def dataset_prefix(model: str, dataset_id: str) -> str:
     """Holds `shards/<split>-00000.parquet`, `signatures/`, `rejects/`, `metrics/` and `manifest.json`."""
-    return f"datasets/{model}/{dataset_id}/"
+    return f"{DATASETS}{model}/{dataset_id}/"
+
+
+def version_folder(model: str, version: str) -> str:
+    """Everything that was made of a version."""
+    return f"models/{model}/{version}/"
 
 
 def version_prefix(model: str, version: str, part: str) -> str:
     """`part` is `adapter`, `onnx` or `bento`."""
-    return f"models/{model}/{version}/{part}/"
+    return f"{version_folder(model, version)}{part}/"
 
 
 def report_prefix(model: str, kind: str, report_id: str) -> str:

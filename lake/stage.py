@@ -6,15 +6,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lake.bucket import Bucket
-from lake.errors import StorageError
+from lake.errors import StageTakenOver
 from lake.layout import manifest_key
 from lake.ledger import Ledger
+from lake.ledger.stages import StageAttempt
 from lake.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -68,26 +69,29 @@ def run_stage(
     inputs: Sequence[str],
     parameters: Mapping[str, Any],
     package: str,
-    prefix_of: Callable[[str], str],
+    folder_of: Callable[[str], str],
     record_type: type[R],
-    build: Callable[[str], R],
+    build: Callable[[str, str], R],
 ) -> R:
-    """Return the stage's record: the committed one if there is one, else `build(stage_id)`'s, committed.
+    """Return the stage's record: the committed one if there is one, else that of `build(stage_id, prefix)`, committed.
 
-    `build` writes everything below `prefix_of(stage_id)`, which is swept of what an attempt that died has left; the
-    manifest with sizes and sha256 follows last, then the ledger's row. Of two processes that build the same stage, the first row counts and both return its record.
+    `build` writes everything below `prefix`, which is `folder_of(stage_id)` or, after an attempt that did not end, a
+    folder beside it. The manifest with sizes and sha256 follows last, then the ledger's row. Of two processes that build
+    the same stage the one that began last can commit; the files of the other are swept.
+
+    Raises StageTakenOver when another process took this stage over meanwhile and has not committed it yet.
     """
     code = code_version(package)
     identity = stage_id(stage, inputs, parameters, code)
     committed = ledger.stages.find(identity)
     if committed is not None:
         return record_type.model_validate(committed)
-    prefix = prefix_of(identity)
-    manifest = _read_manifest(bucket, prefix, identity)
-    if manifest is None:
+    finished = _finished(ledger, bucket, identity)
+    if finished is None:
+        attempt = ledger.stages.begin(identity, model, folder_of(identity))
         started = time.monotonic()
-        bucket.delete_folder(prefix)
-        record = build(identity)
+        bucket.delete_folder(attempt.prefix)  # what an installation that lost its ledger has left
+        record = build(identity, attempt.prefix)
         manifest = Manifest(
             stage_id=identity,
             stage=stage,
@@ -95,21 +99,57 @@ def run_stage(
             inputs=tuple(inputs),
             parameters=dict(parameters),
             code_version=code,
-            outputs=_outputs(bucket, prefix),
+            outputs=_outputs(bucket, attempt.prefix),
             record=record.model_dump(mode="json"),
             committed_at=datetime.now(UTC),
             duration_s=round(time.monotonic() - started, 3),
         )
-        bucket.put(manifest_key(prefix), manifest.model_dump_json(indent=1).encode(), "application/json")
+        bucket.put(manifest_key(attempt.prefix), manifest.model_dump_json(indent=1).encode(), "application/json")
+    else:
+        attempt, manifest = finished
     ledger.stages.commit(
-        stage_id=identity,
+        attempt,
         stage=stage,
-        model=model,
-        manifest_key=manifest_key(prefix),
+        manifest_key=manifest_key(attempt.prefix),
         record=manifest.record,
         duration_s=manifest.duration_s,
     )
-    return record_type.model_validate(ledger.stages.find(identity))
+    counts = ledger.stages.find(identity)
+    if counts is None:
+        raise StageTakenOver(
+            f"stage {stage} {identity} of {model}, attempt {attempt.number}",
+            expected="to be its only writer",
+            got="another process took it over, as this one seemed dead",
+            remedy="nothing to do: that process goes on with it",
+        )
+    return record_type.model_validate(counts)
+
+
+def sweep(ledger: Ledger, bucket: Bucket, abandoned_after: timedelta = timedelta(days=1)) -> int:
+    """Delete what attempts have left that will never be committed. Returns the number of attempts swept.
+
+    Those are the ones that another took over, and those begun `abandoned_after` ago whose stage nobody has committed.
+    An attempt is marked first, so that it cannot be committed while its files go. A process that comes back to life
+    may write again after that: attempts swept before are looked at again.
+    """
+    n_swept = 0
+    before = datetime.now(UTC) - abandoned_after
+    for attempt in ledger.stages.attempts():
+        lost = attempt.state == "superseded" or (attempt.state == "open" and attempt.started_at < before)
+        if lost and ledger.stages.give_up(attempt, attempt.state):
+            n_swept += 1
+        if lost or attempt.state == "swept":
+            bucket.delete_folder(attempt.prefix)
+    return n_swept
+
+
+def _finished(ledger: Ledger, bucket: Bucket, identity: str) -> tuple[StageAttempt, Manifest] | None:
+    """An attempt that has written its manifest and died before it told the ledger."""
+    for attempt in ledger.stages.attempts(identity, state="open"):
+        manifest = _read_manifest(bucket, attempt.prefix, identity)
+        if manifest is not None:
+            return attempt, manifest
+    return None
 
 
 def _outputs(bucket: Bucket, prefix: str) -> tuple[OutputFile, ...]:
@@ -122,16 +162,11 @@ def _outputs(bucket: Bucket, prefix: str) -> tuple[OutputFile, ...]:
 
 
 def _read_manifest(bucket: Bucket, prefix: str, identity: str) -> Manifest | None:
-    """The manifest of this very stage, should the ledger have lost its row; None when there is none."""
+    """The manifest of this very stage; None when there is none, or none that can be read."""
     if not bucket.exists(manifest_key(prefix)):
         return None
     try:
         manifest = Manifest.model_validate_json(bucket.get(manifest_key(prefix)))
-    except ValueError as error:
-        raise StorageError(
-            f"s3://{bucket.name}/{manifest_key(prefix)}",
-            expected="a manifest",
-            got=str(error).splitlines()[0],
-            remedy="delete that object; the stage then runs again",
-        ) from error
+    except ValueError:
+        return None
     return manifest if manifest.stage_id == identity else None

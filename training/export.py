@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,10 +25,9 @@ from torch import Tensor
 
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import TidemillError
-from lake.layout import dataset_prefix, version_prefix
 from lake.recipe import Export as ExportRules
 from lake.recipe import Recipe
-from lake.records import Checkpoint, ExportedModel
+from lake.records import Checkpoint, Dataset, ExportedModel
 from training.base_model import base_model_folder, load_base, load_tokenizer
 from training.data import pack, read_texts, shuffled
 from training.onnx_model import OnnxModel
@@ -40,20 +40,22 @@ QUANTIZATION_TOKENS = 1_024
 def export(
     *,
     checkpoint: Checkpoint,
+    datasets: Sequence[Dataset],
     recipe: Recipe,
     address: BucketAddress,
     cache: Path,
     workdir: Path,
     export_id: str,
+    prefix: str,
 ) -> ExportedModel:
-    """Merge the adapter, export, quantize, and upload the variant that passes to `models/…/onnx/`.
+    """Merge the adapter, export, quantize, and upload the variant that passes to `prefix`. `datasets` are those trained on.
 
     fp32 ONNX has to match torch (logits and top-1, with and without KV cache). The 8-bit variant goes on when its
     perplexity rises by no more than the recipe allows, else fp32 does. Raises TidemillError when parity fails.
     """
     bucket, rules = Bucket(address), recipe.export
     base_folder = base_model_folder(recipe.base_model, cache)
-    rows = _held_out_rows(bucket, load_tokenizer(base_folder), checkpoint)
+    rows = _held_out_rows(bucket, load_tokenizer(base_folder), datasets)
     probe = rows[:PARITY_SEQUENCES, :PARITY_LENGTH]
     merged_folder, expected = _merged(base_folder, bucket, checkpoint, workdir, probe)
     fp32_folder = _built(merged_folder, workdir)
@@ -71,7 +73,6 @@ def export(
     gc.collect()  # what follows does not have to fit beside them
     best = best_variant(fp32_folder, rows.numpy(), rules, workdir)
     _describe(best.folder, merged_folder, checkpoint, best.variant)
-    prefix = version_prefix(checkpoint.model, checkpoint.version, "onnx")
     bucket.upload_folder(best.folder, prefix)
     size_bytes = sum(path.stat().st_size for path in best.folder.iterdir())
     for scratch in (merged_folder, fp32_folder, workdir / "int8"):
@@ -167,10 +168,9 @@ def _quantized(fp32_folder: Path, workdir: Path) -> Path:
     return folder
 
 
-def _held_out_rows(bucket: Bucket, tokenizer: Any, checkpoint: Checkpoint) -> Tensor:
+def _held_out_rows(bucket: Bucket, tokenizer: Any, datasets: Sequence[Dataset]) -> Tensor:
     """Test texts of what the model was trained for: int64 `[n, 256]`."""
-    prefixes = [dataset_prefix(checkpoint.model, dataset_id) for dataset_id in checkpoint.dataset_ids]
-    texts = chain.from_iterable(read_texts(bucket, prefix, "test") for prefix in prefixes)
+    texts = chain.from_iterable(read_texts(bucket, dataset.prefix, "test") for dataset in datasets)
     return pack(tokenizer, shuffled(texts), 256, QUANTIZATION_TOKENS)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lake.bucket import Bucket, BucketAddress
-from lake.layout import report_prefix, version_prefix
+from lake.layout import report_prefix
 from lake.recipe import Recipe
 from lake.recipe import Training as TrainingRules
 from lake.records import Checkpoint, Dataset
@@ -62,9 +62,10 @@ def finetune(
     cache: Path,
     workdir: Path,
     checkpoint_id: str,
+    prefix: str,
     progress: Callable[[TrainProgress], None],
 ) -> tuple[Checkpoint, Path]:
-    """Train an adapter on `datasets`, mixed with `replay`, and upload it with its loss curve.
+    """Train an adapter on `datasets`, mixed with `replay`, and upload it to `prefix`, with its loss curve.
 
     Starts from `parent`'s adapter when the recipe says so and there is one. Resumes from the newest complete
     checkpoint in `workdir`. Returns the checkpoint record and the local adapter folder.
@@ -86,8 +87,7 @@ def finetune(
 
     adapter = workdir / "adapter"
     _save_adapter(adapted, adapter)
-    adapter_prefix = version_prefix(model, version, "adapter")
-    bucket.upload_folder(adapter, adapter_prefix)
+    bucket.upload_folder(adapter, prefix)
     validation_loss = mean_loss(adapted, held_out, device, bf16)
     loss_curve_key = f"{report_prefix(model, 'training', checkpoint_id)}loss.png"
     bucket.put(loss_curve_key, loss_curve_png(state.losses, validation_loss, f"{model} {version}"), "image/png")
@@ -98,7 +98,7 @@ def finetune(
         dataset_ids=tuple(dataset.dataset_id for dataset in datasets),
         parent_version=parent.version if parent else None,
         base_model=recipe.base_model,
-        adapter_prefix=adapter_prefix,
+        adapter_prefix=prefix,
         n_steps=rules.steps,
         n_tokens=n_tokens,
         train_loss=sum(state.losses[-5:]) / len(state.losses[-5:]),

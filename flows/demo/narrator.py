@@ -86,8 +86,8 @@ class Follower:
                 self._told.add(verdict.drift_id)
                 words = "drift, confirmed" if verdict.confirmed else "drift, once" if verdict.drifted else "no drift"
                 self._narrator.tell(f"  [magenta]window[/]    {verdict.drift_id}: {words} (p = {verdict.p_value:.4f})")
-        for state in ledger.arrivals.states(self._model):
-            if state.state in ("refused", "failed"):
+        for state in ledger.drops.states(self._model):
+            if state.state in ("refused", "poison"):
                 raise TidemillError(
                     f"drop {state.drop_id}",
                     expected="a prepared drop",

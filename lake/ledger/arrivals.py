@@ -1,42 +1,53 @@
-"""Objects and drops: what the listing showed, and which set of it became one unit of work."""
+"""Arrivals: every object version that a listing has shown, and which set of them became one drop."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.engine import Connection, Engine, Row
 
+from lake.ledger.drops import is_free
 from lake.ledger.tables import drops, objects
 from lake.records import Drop, ObjectRef
 
-MAX_ATTEMPTS = 3
-_UNDER_WAY = ("preparing", "training")
+_PAGE = 1_000
 
 
-class DropState(BaseModel):
-    """One drop as the ledger sees it."""
+class ObjectState(BaseModel):
+    """One object version as the ledger sees it.
+
+    `seen` (waits for its drop), `assigned`, `deleted` (before a drop took it), `unread` (its drop could not read it,
+    `message` says why), `erased`. `gone_at` is when the listing no longer showed it: deleted, or overwritten.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    drop_id: str
+    bucket: str
+    key: str
+    etag: str
     model: str
+    size_bytes: int
+    last_modified: datetime
+    first_seen_at: datetime
+    drop_id: str | None
     state: str
-    closed_at: datetime
-    updated_at: datetime
-    owner: str | None
-    attempts: int
-    dataset_id: str | None
+    gone_at: datetime | None
     message: str | None
 
 
-def drop_id_of(refs: Iterable[ObjectRef]) -> str:
-    """Id of a set of object versions: the same set is the same drop, whatever the order it was seen in."""
+def drop_id_of(refs: Iterable[ObjectRef], repeat: int = 0) -> str:
+    """Id of a set of object versions: the same set is the same drop, whatever the order it was seen in.
+
+    `repeat` counts earlier drops of the very same set, which could not read it.
+    """
     lines = sorted(f"{ref.bucket}\n{ref.key}\n{ref.etag}" for ref in refs)
+    if repeat:
+        lines.append(f"repeat {repeat}")
     return "d" + hashlib.sha256("\n\n".join(lines).encode()).hexdigest()[:15]
 
 
@@ -44,138 +55,104 @@ class Arrivals:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def reconcile(self, model: str, listing: Iterable[ObjectRef], now: datetime) -> int:
-        """Enter object versions not seen before; mark versions gone from the listing. Returns the number of new ones."""
-        listed = {(ref.bucket, ref.key, ref.etag): ref for ref in listing}
-        with self._engine.begin() as connection:
-            known = {
-                (row.bucket, row.key, row.etag): row.state
-                for row in connection.execute(
-                    select(objects.c.bucket, objects.c.key, objects.c.etag, objects.c.state).where(
-                        objects.c.model == model
-                    )
-                )
-            }
-            new = [ref for identity, ref in listed.items() if identity not in known]
-            if new:
-                connection.execute(objects.insert(), [_entered(model, ref, now) for ref in new])
-            # A version that vanished before it was assigned will never be readable.
-            for identity, state in known.items():
-                if state == "seen" and identity not in listed:
-                    connection.execute(update(objects).where(_is(identity)).values(state="deleted"))
-                elif state == "deleted" and identity in listed:
-                    connection.execute(update(objects).where(_is(identity)).values(state="seen", first_seen_at=now))
-        return len(new)
+    def reconcile(
+        self,
+        model: str,
+        pages: Iterable[Sequence[ObjectRef]],
+        started_at: datetime,
+        *,
+        whole: bool = True,
+        keys: Collection[str] = (),
+    ) -> int:
+        """Enter the object versions of a listing that are not known yet. Returns how many are new to a drop.
 
-    def close_drop(self, model: str, settle_s: float, now: datetime) -> Drop | None:
-        """Make one drop of all waiting objects once none has arrived for `settle_s` seconds."""
-        with self._engine.begin() as connection:
-            newest = connection.scalar(
-                select(func.max(objects.c.first_seen_at)).where(objects.c.model == model, objects.c.state == "seen")
-            )
-            if newest is None or now - newest < timedelta(seconds=settle_s):
-                return None
-            waiting = (objects.c.model == model) & (objects.c.state == "seen")
-            refs = [_ref(row) for row in connection.execute(select(objects).where(waiting).order_by(objects.c.key))]
-            drop = Drop(drop_id=drop_id_of(refs), model=model, objects=tuple(refs), closed_at=now)
-            connection.execute(
-                drops.insert().values(
-                    drop_id=drop.drop_id, model=model, state="closed", closed_at=now, updated_at=now, attempts=0
-                )
-            )
-            connection.execute(update(objects).where(waiting).values(state="assigned", drop_id=drop.drop_id))
-            return drop
+        `started_at` is when the listing began: what was entered since by someone else may be missing from it. A `whole`
+        listing, or one of given `keys`, also tells what is gone. One transaction for each page with news; a listing
+        that breaks off has entered its first pages and marked nothing as gone.
+        """
+        listed: set[tuple[str, str]] = set()
+        n_new = 0
+        for page in pages:
+            for start in range(0, len(page), _PAGE):
+                n_new += self._enter(model, page[start : start + _PAGE], started_at)
+            listed.update((ref.key, ref.etag) for ref in page)
+        if whole or keys:
+            self._mark_gone(model, listed, started_at, None if whole else keys)
+        return n_new
 
-    def next_closed(self, model: str) -> str | None:
-        """The oldest closed drop of the model, when no drop of it is under way."""
-        with self._engine.connect() as connection:
-            if self._busy(connection, model):
-                return None
-            return connection.scalar(
-                select(drops.c.drop_id)
-                .where(drops.c.model == model, drops.c.state == "closed")
-                .order_by(drops.c.closed_at)
-                .limit(1)
-            )
+    def close_drop(
+        self,
+        model: str,
+        settle_s: float,
+        now: datetime,
+        *,
+        max_objects: int = 100_000,
+        max_bytes: int = 50_000_000_000,
+    ) -> Drop | None:
+        """Make one drop of the waiting objects, oldest first, once none has arrived for `settle_s` seconds.
 
-    def claim(self, drop_id: str, owner: str, now: datetime) -> Drop | None:
-        """Take a drop for `owner`, unless another drop of its model is under way: at most one is at a time.
-
-        None when it cannot be had. Claiming again what one holds is harmless.
+        At once when as many wait as a drop may hold. Not while another drop of the model is queued or under way:
+        objects that arrive meanwhile wait together, and become one drop when it is done.
         """
         with self._engine.begin() as connection:
-            row = connection.execute(select(drops).where(drops.c.drop_id == drop_id)).first()
-            if row is None:
+            waiting = (objects.c.model == model) & (objects.c.state == "seen")
+            newest, n_waiting, n_bytes = connection.execute(
+                select(func.max(objects.c.first_seen_at), func.count(), func.sum(objects.c.size_bytes)).where(waiting)
+            ).one()
+            if newest is None or not is_free(connection, model, now):
                 return None
-            if row.state == "preparing" and row.owner == owner:
-                return self._load(connection, drop_id)
-            if row.state not in ("closed", "refused", "failed") or self._busy(connection, row.model):
+            full = n_waiting >= max_objects or n_bytes >= max_bytes
+            # A newest arrival in the future: the clock has gone back, and waiting for it could take for ever.
+            if not full and timedelta(0) <= now - newest < timedelta(seconds=settle_s):
                 return None
-            connection.execute(
-                update(drops)
-                .where(drops.c.drop_id == drop_id)
-                .values(state="preparing", owner=owner, updated_at=now, attempts=row.attempts + 1)
+            rows = connection.execute(
+                select(objects).where(waiting).order_by(objects.c.first_seen_at, objects.c.key).limit(max_objects)
             )
-            return self._load(connection, drop_id)
+            return _closed(connection, model, _within([_ref(row) for row in rows], max_bytes), now)
 
-    def give_back(self, drop_id: str, message: str, now: datetime) -> None:
-        """After an error: closed again for another attempt, or failed after MAX_ATTEMPTS, with the reason."""
+    def mark_unread(self, drop_id: str, reasons: dict[str, str]) -> None:
+        """These keys' versions in the drop could not be read. `source_changed` ones come again when they are listed."""
         with self._engine.begin() as connection:
-            attempts = connection.scalar(select(drops.c.attempts).where(drops.c.drop_id == drop_id)) or 0
-            connection.execute(
-                update(drops)
-                .where(drops.c.drop_id == drop_id, drops.c.state == "preparing")
-                .values(state="closed" if attempts < MAX_ATTEMPTS else "failed", message=message, updated_at=now)
-            )
+            for key, reason in reasons.items():
+                connection.execute(
+                    update(objects)
+                    .where(objects.c.drop_id == drop_id, objects.c.key == key, objects.c.state == "assigned")
+                    .values(state="unread", message=reason)
+                )
 
-    def move(self, drop_id: str, expected: str, state: str, now: datetime, **values: Any) -> bool:
-        """Compare-and-set of a drop's state. False when it was not in the expected one."""
+    def requeue_unread(self, drop_id: str, now: datetime) -> int:
+        """Let the unread objects of a drop go into the next one. Returns how many there were."""
         with self._engine.begin() as connection:
             result = connection.execute(
-                update(drops)
-                .where(drops.c.drop_id == drop_id, drops.c.state == expected)
-                .values(state=state, updated_at=now, **values)
+                update(objects)
+                .where(objects.c.drop_id == drop_id, objects.c.state == "unread")
+                .values(state="seen", drop_id=None, first_seen_at=now, message=None)
             )
-            return result.rowcount == 1
+            return int(result.rowcount)
 
-    def owners(self) -> set[str]:
-        """Owners of the drops that are under way."""
+    def objects(
+        self,
+        model: str | None = None,
+        state: str | None = None,
+        drop_id: str | None = None,
+        key_contains: str | None = None,
+        limit: int = 1_000,
+    ) -> list[ObjectState]:
+        """Object versions, newest first."""
+        query = select(objects).order_by(objects.c.first_seen_at.desc(), objects.c.key).limit(limit)
+        for column, value in ((objects.c.model, model), (objects.c.state, state), (objects.c.drop_id, drop_id)):
+            if value is not None:
+                query = query.where(column == value)
+        if key_contains is not None:
+            query = query.where(objects.c.key.contains(key_contains, autoescape=True))
         with self._engine.connect() as connection:
-            rows = connection.scalars(select(drops.c.owner).where(drops.c.state.in_(_UNDER_WAY)).distinct())
-            return {owner for owner in rows if owner}
+            return [ObjectState.model_validate(dict(row._mapping)) for row in connection.execute(query)]
 
-    def release(self, owner: str, now: datetime) -> list[str]:
-        """Give back the drops of an owner that died. Returns their ids.
-
-        Drops in training are prepared and checked: they wait for the training to be taken up again. Others are
-        claimed again, or failed after MAX_ATTEMPTS.
-        """
-        with self._engine.begin() as connection:
-            orphans = connection.execute(
-                select(drops).where(drops.c.state.in_(_UNDER_WAY), drops.c.owner == owner)
-            ).all()
-            for row in orphans:
-                again = row.attempts < MAX_ATTEMPTS
-                state = "waiting" if row.state == "training" else "closed" if again else "failed"
-                message = f"its process died {row.attempts} times; see the logs" if state == "failed" else None
-                connection.execute(
-                    update(drops)
-                    .where(drops.c.drop_id == row.drop_id)
-                    .values(state=state, updated_at=now, message=message)
-                )
-        return [row.drop_id for row in orphans]
-
-    def drop(self, drop_id: str) -> Drop | None:
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Number of object versions by `(model, state)`."""
+        query = select(objects.c.model, objects.c.state, func.count()).group_by(objects.c.model, objects.c.state)
         with self._engine.connect() as connection:
-            return self._load(connection, drop_id)
-
-    def states(self, model: str | None = None) -> list[DropState]:
-        """All drops, oldest first."""
-        query = select(drops).order_by(drops.c.closed_at)
-        if model:
-            query = query.where(drops.c.model == model)
-        with self._engine.connect() as connection:
-            return [DropState.model_validate(dict(row._mapping)) for row in connection.execute(query)]
+            return {(model, state): n for model, state, n in connection.execute(query)}
 
     def drops_with_object(self, key: str) -> list[tuple[ObjectRef, str | None]]:
         """Every known version of a key, with the drop it went into."""
@@ -185,26 +162,98 @@ class Arrivals:
             ).all()
         return [(_ref(row), row.drop_id) for row in rows]
 
-    def _busy(self, connection: Connection, model: str) -> bool:
-        under_way = select(drops.c.drop_id).where(drops.c.model == model, drops.c.state.in_(_UNDER_WAY)).limit(1)
-        return connection.scalar(under_way) is not None
+    def _enter(self, model: str, page: Sequence[ObjectRef], now: datetime) -> int:
+        with self._engine.connect() as connection:
+            if not any(_news(connection, page, now)):
+                return 0
+        with self._engine.begin() as connection:
+            new, again = _news(connection, page, now)  # once more: another process may have entered them meanwhile
+            if new:
+                connection.execute(objects.insert(), [_entered(model, ref, now) for ref in new])
+            for ref, values in again:
+                connection.execute(update(objects).where(_is(ref)).values(**values, gone_at=None))
+            return len(new) + sum("state" in values for _, values in again)
 
-    def _load(self, connection: Connection, drop_id: str) -> Drop | None:
-        row = connection.execute(select(drops).where(drops.c.drop_id == drop_id)).first()
-        if row is None:
-            return None
-        refs = connection.execute(select(objects).where(objects.c.drop_id == drop_id).order_by(objects.c.key))
-        return Drop(
-            drop_id=drop_id,
-            model=row.model,
-            objects=tuple(_ref(found) for found in refs),
-            closed_at=row.closed_at,
+    def _mark_gone(
+        self, model: str, listed: set[tuple[str, str]], started_at: datetime, keys: Collection[str] | None
+    ) -> None:
+        query = select(objects.c.bucket, objects.c.key, objects.c.etag, objects.c.state).where(
+            objects.c.model == model, objects.c.gone_at.is_(None), objects.c.first_seen_at < started_at
         )
+        if keys is not None:
+            query = query.where(objects.c.key.in_(keys))
+        with self._engine.connect() as connection:
+            gone = [row for row in connection.execute(query) if (row.key, row.etag) not in listed]
+        if not gone:
+            return
+        this = (
+            (objects.c.bucket == bindparam("b"))
+            & (objects.c.key == bindparam("k"))
+            & (objects.c.etag == bindparam("e"))
+        )
+        rows = [{"b": row.bucket, "k": row.key, "e": row.etag} for row in gone]
+        with self._engine.begin() as connection:
+            connection.execute(update(objects).where(this).values(gone_at=started_at), rows)
+            # A version that vanished before a drop took it will never be readable.
+            connection.execute(update(objects).where(this & (objects.c.state == "seen")).values(state="deleted"), rows)
 
 
-def _is(identity: tuple[str, str, str]) -> Any:
-    bucket, key, etag = identity
-    return (objects.c.bucket == bucket) & (objects.c.key == key) & (objects.c.etag == etag)
+def _news(
+    connection: Connection, page: Sequence[ObjectRef], now: datetime
+) -> tuple[list[ObjectRef], list[tuple[ObjectRef, dict[str, Any]]]]:
+    """What of a page is new to the ledger; and what it believed gone or could not read, with the values to set."""
+    known = {
+        (row.bucket, row.key, row.etag): row
+        for row in connection.execute(
+            select(objects.c.bucket, objects.c.key, objects.c.etag, objects.c.state, objects.c.gone_at, objects.c.message)
+            .where(objects.c.key.in_([ref.key for ref in page]))
+        )
+    }  # fmt: skip
+    new: dict[tuple[str, str, str], ObjectRef] = {}
+    again: list[tuple[ObjectRef, dict[str, Any]]] = []
+    for ref in page:
+        row = known.get((ref.bucket, ref.key, ref.etag))
+        if row is None:
+            new[ref.bucket, ref.key, ref.etag] = ref
+        elif row.state == "deleted" or (row.state == "unread" and row.message == "source_changed"):
+            again.append((ref, {"state": "seen", "drop_id": None, "message": None, "first_seen_at": now}))
+        elif row.gone_at is not None:
+            again.append((ref, {}))
+    return list(new.values()), again
+
+
+def _closed(connection: Connection, model: str, refs: Sequence[ObjectRef], now: datetime) -> Drop:
+    repeat = 0
+    while connection.scalar(select(drops.c.drop_id).where(drops.c.drop_id == drop_id_of(refs, repeat))):
+        repeat += 1
+    drop = Drop(drop_id=drop_id_of(refs, repeat), model=model, objects=tuple(refs), closed_at=now)
+    connection.execute(
+        drops.insert().values(
+            drop_id=drop.drop_id, model=model, state="closed", closed_at=now, updated_at=now, attempts=0
+        )
+    )
+    this = (objects.c.bucket == bindparam("b")) & (objects.c.key == bindparam("k")) & (objects.c.etag == bindparam("e"))
+    connection.execute(
+        update(objects).where(this).values(state="assigned", drop_id=drop.drop_id),
+        [{"b": ref.bucket, "k": ref.key, "e": ref.etag} for ref in refs],
+    )
+    return drop
+
+
+def _within(refs: Sequence[ObjectRef], max_bytes: int) -> list[ObjectRef]:
+    """The first refs that hold at most `max_bytes` together, at least one; in the order of their keys."""
+    taken: list[ObjectRef] = []
+    left = max_bytes
+    for ref in refs:
+        left -= ref.size_bytes
+        if taken and left < 0:
+            break
+        taken.append(ref)
+    return sorted(taken, key=lambda ref: (ref.key, ref.etag))
+
+
+def _is(ref: ObjectRef) -> Any:
+    return (objects.c.bucket == ref.bucket) & (objects.c.key == ref.key) & (objects.c.etag == ref.etag)
 
 
 def _entered(model: str, ref: ObjectRef, now: datetime) -> dict[str, Any]:

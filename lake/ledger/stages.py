@@ -5,11 +5,24 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError
 
-from lake.ledger.tables import stages
+from lake.ledger.tables import stage_attempts, stages
+
+
+class StageAttempt(BaseModel):
+    """One process' try at a stage, in a folder of its own: `prefix`. Only an `open` one can be committed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage_id: str
+    number: int
+    model: str
+    prefix: str
+    state: str
+    started_at: datetime
 
 
 class Stages:
@@ -21,26 +34,77 @@ class Stages:
         with self._engine.connect() as connection:
             return connection.scalar(select(stages.c.record).where(stages.c.stage_id == stage_id))
 
+    def begin(self, stage_id: str, model: str, folder: str) -> StageAttempt:
+        """Take a stage over: earlier attempts, dead or merely paused, cannot be committed any more.
+
+        The first attempt writes to `folder`, the second to `folder.2`, and so on: a process that wakes up after it was
+        taken for dead writes where nobody reads.
+        """
+        with self._engine.begin() as connection:
+            this = stage_attempts.c.stage_id == stage_id
+            number = 1 + (connection.scalar(select(func.max(stage_attempts.c.number)).where(this)) or 0)
+            connection.execute(
+                update(stage_attempts).where(this, stage_attempts.c.state == "open").values(state="superseded")
+            )
+            attempt = StageAttempt(
+                stage_id=stage_id,
+                number=number,
+                model=model,
+                prefix=folder if number == 1 else f"{folder.removesuffix('/')}.{number}/",
+                state="open",
+                started_at=datetime.now(UTC),
+            )
+            connection.execute(stage_attempts.insert().values(attempt.model_dump()))
+        return attempt
+
     def commit(
-        self, *, stage_id: str, stage: str, model: str, manifest_key: str, record: dict[str, Any], duration_s: float
+        self,
+        attempt: StageAttempt,
+        *,
+        stage: str,
+        manifest_key: str,
+        record: dict[str, Any],
+        duration_s: float,
     ) -> bool:
-        """Enter a stage as done. False when another process committed it first: its outputs count, not ours."""
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(
-                    stages.insert().values(
-                        stage_id=stage_id,
-                        stage=stage,
-                        model=model,
-                        manifest_key=manifest_key,
-                        record=record,
-                        committed_at=datetime.now(UTC),
-                        duration_s=duration_s,
-                    )
+        """Enter a stage as done. False when another attempt has committed it or taken it over: ours does not count."""
+        this = (stage_attempts.c.stage_id == attempt.stage_id) & (stage_attempts.c.number == attempt.number)
+        with self._engine.begin() as connection:
+            taken = connection.execute(
+                update(stage_attempts).where(this, stage_attempts.c.state == "open").values(state="committed")
+            )
+            if taken.rowcount == 0:
+                return False
+            connection.execute(
+                stages.insert().values(
+                    stage_id=attempt.stage_id,
+                    stage=stage,
+                    model=attempt.model,
+                    manifest_key=manifest_key,
+                    record=record,
+                    committed_at=datetime.now(UTC),
+                    duration_s=duration_s,
                 )
-        except IntegrityError:
-            return False
+            )
         return True
+
+    def attempts(self, stage_id: str | None = None, state: str | None = None) -> list[StageAttempt]:
+        """Attempts, of one stage or in one state, oldest first."""
+        query = select(stage_attempts).order_by(stage_attempts.c.started_at, stage_attempts.c.number)
+        if stage_id is not None:
+            query = query.where(stage_attempts.c.stage_id == stage_id)
+        if state is not None:
+            query = query.where(stage_attempts.c.state == state)
+        with self._engine.connect() as connection:
+            return [StageAttempt.model_validate(dict(row._mapping)) for row in connection.execute(query)]
+
+    def give_up(self, attempt: StageAttempt, expected: str) -> bool:
+        """Mark an attempt as swept, if its state is the expected one: from now on it can never be committed."""
+        this = (stage_attempts.c.stage_id == attempt.stage_id) & (stage_attempts.c.number == attempt.number)
+        with self._engine.begin() as connection:
+            swept = connection.execute(
+                update(stage_attempts).where(this, stage_attempts.c.state == expected).values(state="swept")
+            )
+            return swept.rowcount == 1
 
     def records(self, stage: str, model: str) -> list[dict[str, Any]]:
         """All records of one stage of a model, oldest first."""

@@ -52,6 +52,8 @@ class Wakeups:
     def forget(self, numbers: Iterable[int]) -> None:
         """These have been answered by a listing that began after they came."""
         ids = list(numbers)
+        if not ids:
+            return
         with self._engine.begin() as connection:
             for start in range(0, len(ids), 500):
                 connection.execute(delete(wakeups).where(wakeups.c.id.in_(ids[start : start + 500])))

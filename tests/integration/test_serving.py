@@ -85,7 +85,9 @@ def bento(installation: Settings, bucket: Bucket, tmp_path_factory: pytest.TempP
     (home / "models" / "tiny" / "v1" / "model.onnx.data").write_bytes(b"half")
     for attempt in ("first", "second"):
         workdir = installation.home / "work" / attempt
-        made = package(exported_model(folder), RECIPE, LABELS, bucket.address, home, workdir, "bento-1")
+        made = package(
+            exported_model(folder), RECIPE, LABELS, bucket.address, home, workdir, "bento-1", "models/tiny/v1/bento/"
+        )
     return made
 
 
@@ -269,9 +271,9 @@ def test_a_restored_bento_serves_and_can_be_made_to_fail(
     elsewhere = installation.model_copy(update={"home": tmp_path / "elsewhere"})
     store, workdir = elsewhere.home / "bentoml", elsewhere.home / "work"
     workdir.mkdir(parents=True)
-    restore(bento, bucket.address, store, workdir)
+    restore(bento, ONNX_PREFIX, bucket.address, store, workdir)
     files = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
-    restore(bento, bucket.address, store, workdir)  # nothing to do the second time
+    restore(bento, ONNX_PREFIX, bucket.address, store, workdir)  # nothing to do the second time
 
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()} == files
     with serving(elsewhere, bento, TIDEMILL_INJECT_ERROR_RATE="1") as replica:

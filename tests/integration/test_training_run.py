@@ -40,6 +40,7 @@ from tests.ports import free_ports
 from tests.predictions import prediction, questions, write_log
 from tests.s3 import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.servers import answers, process, wait_until
+from tests.stages import commit_record
 from tests.tiny_model import prose, write_tiny_model
 
 pytestmark = pytest.mark.integration
@@ -138,14 +139,7 @@ def put_dataset(context: Context, model: str, dataset_id: str) -> Dataset:
         n_documents={"train": 40, "validation": 10, "test": 10},
         n_characters={"train": 1, "validation": 1, "test": 1},
     )
-    context.ledger.stages.commit(
-        stage_id=dataset_id,
-        stage="prepare",
-        model=model,
-        manifest_key="",
-        record=dataset.model_dump(mode="json"),
-        duration_s=1.0,
-    )
+    commit_record(context.ledger, "prepare", model, dataset_id, dataset)
     return dataset
 
 
@@ -300,14 +294,7 @@ def export_of(context: Context, version: Version) -> ExportedModel:
         perplexity_variant=2.0,
         quantization_loss=0.0,
     )
-    context.ledger.stages.commit(
-        stage_id=exported.export_id,
-        stage="export",
-        model=version.model,
-        manifest_key="",
-        record=exported.model_dump(mode="json"),
-        duration_s=1.0,
-    )
+    commit_record(context.ledger, "export", version.model, exported.export_id, exported)
     return exported
 
 

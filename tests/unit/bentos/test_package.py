@@ -26,7 +26,16 @@ RECIPE = Recipe(name="tiny")
 
 def test_a_missing_export_is_said(bucket: Bucket, tiny_export: Path, tmp_path: Path) -> None:
     with pytest.raises(TidemillError, match=r"no model\.onnx"):
-        package(exported_model(tiny_export), RECIPE, {}, bucket.address, tmp_path / "home", tmp_path, "id")
+        package(
+            exported_model(tiny_export),
+            RECIPE,
+            {},
+            bucket.address,
+            tmp_path / "home",
+            tmp_path,
+            "id",
+            "models/m/v1/bento/",
+        )
 
 
 def test_the_files_of_another_version_are_not_packaged(bucket: Bucket, tiny_export: Path, tmp_path: Path) -> None:
@@ -34,7 +43,7 @@ def test_the_files_of_another_version_are_not_packaged(bucket: Bucket, tiny_expo
     other = exported_model(tiny_export).model_copy(update={"version": "v2"})
 
     with pytest.raises(TidemillError, match="expected tiny v2, got tiny v1"):
-        package(other, RECIPE, {}, bucket.address, tmp_path / "home", tmp_path, "id")
+        package(other, RECIPE, {}, bucket.address, tmp_path / "home", tmp_path, "id", "models/m/v1/bento/")
 
 
 def test_a_failing_build_tells_its_last_lines(bucket: Bucket, tiny_export: Path, tmp_path: Path) -> None:
@@ -44,7 +53,16 @@ def test_a_failing_build_tells_its_last_lines(bucket: Bucket, tiny_export: Path,
     bucket.upload_folder(broken, ONNX_PREFIX)
 
     with pytest.raises(TidemillError) as raised:
-        package(exported_model(broken), RECIPE, {}, bucket.address, tmp_path / "home", tmp_path / "work", "id")
+        package(
+            exported_model(broken),
+            RECIPE,
+            {},
+            bucket.address,
+            tmp_path / "home",
+            tmp_path / "work",
+            "id",
+            "models/m/v1/bento/",
+        )
 
     assert "tiny:v1" in raised.value.where
     assert "DecodeError" in raised.value.got

@@ -83,7 +83,7 @@ def dataset_of(bucket: Bucket, rows: list[Row], **changes: Any) -> Dataset:
 
 
 def checked(bucket: Bucket, rows: list[Row], recipe: Recipe = RECIPE, **changes: Any) -> CheckReport:
-    return check(dataset_of(bucket, rows, **changes), recipe, bucket.address, "c1")
+    return check(dataset_of(bucket, rows, **changes), recipe, bucket.address, "c1", "reports/docs/check/c1/")
 
 
 def test_a_good_drop_passes_and_leaves_pages(bucket: Bucket) -> None:
@@ -227,14 +227,14 @@ def test_damaged_metrics_are_named(bucket: Bucket) -> None:
     dataset = dataset_of(bucket, documents(30))
     bucket.put("datasets/docs/d1/metrics/part-00001.parquet", b"PAR1 not quite")
     with pytest.raises(StorageError, match=r"metrics/part-00001.parquet: expected Parquet with the columns id, reason"):
-        check(dataset, RECIPE, bucket.address, "c1")
+        check(dataset, RECIPE, bucket.address, "c1", "reports/docs/check/c1/")
 
 
 def test_missing_columns_are_named(bucket: Bucket) -> None:
     dataset = dataset_of(bucket, documents(30))
     bucket.put_table("datasets/docs/d1/metrics/part-00001.parquet", pa.table({"id": ["a"]}))
     with pytest.raises(StorageError, match=r"metrics/part-00001.parquet: expected Parquet with the columns id, reason"):
-        check(dataset, RECIPE, bucket.address, "c1")
+        check(dataset, RECIPE, bucket.address, "c1", "reports/docs/check/c1/")
 
 
 def test_only_kept_documents_are_judged(bucket: Bucket) -> None:

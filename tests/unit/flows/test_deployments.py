@@ -30,6 +30,6 @@ def test_every_pool_has_a_worker():
     assert {f"worker-{pool}" for pool in pools} <= {process.name for process in workers()}
 
 
-def test_reconciliation_and_drift_are_scheduled():
+def test_reconciliation_sweep_and_drift_are_scheduled():
     scheduled = {deployment["name"] for deployment in DEPLOYMENTS if deployment.get("schedules")}
-    assert scheduled == {"reconcile", "watch-drift"}
+    assert scheduled == {"reconcile", "sweep", "watch-drift"}

@@ -11,6 +11,7 @@ from lake.errors import TidemillError
 from lake.ledger import Ledger
 from lake.records import Bento, Checkpoint, Dataset, ExportedModel, Record
 from lake.settings import Settings
+from tests.stages import commit_record
 
 NOW = datetime(2030, 5, 1, 12, tzinfo=UTC)
 
@@ -21,10 +22,7 @@ def context(settings: Settings, bucket: Bucket, ledger: Ledger) -> Context:
 
 
 def commit(ledger: Ledger, stage: str, identity: str, record: Record) -> None:
-    told = record.model_dump(mode="json")
-    assert ledger.stages.commit(
-        stage_id=identity, stage=stage, model="docs", manifest_key=f"{identity}.json", record=told, duration_s=1.0
-    )
+    commit_record(ledger, stage, "docs", identity, record)
 
 
 def drop(context: Context, dataset_id: str, objects: dict[str, bytes], minute: int) -> str:
@@ -32,9 +30,10 @@ def drop(context: Context, dataset_id: str, objects: dict[str, bytes], minute: i
     for name, body in objects.items():
         context.bucket.put(f"inbox/docs/{name}", body)
     now = NOW + timedelta(minutes=minute)
-    context.ledger.arrivals.reconcile("docs", context.bucket.list("inbox/docs/"), now)
+    context.ledger.arrivals.reconcile("docs", context.bucket.pages("inbox/docs/"), now)
     closed = context.ledger.arrivals.close_drop("docs", 0, now)
     assert closed is not None
+    assert context.ledger.drops.move(closed.drop_id, "closed", "waiting", now, dataset_id=dataset_id)
     prefix = f"datasets/docs/{dataset_id}/"
     context.bucket.put(f"{prefix}shards/train-00000.parquet", b"a shard")
     dataset = Dataset(
@@ -178,7 +177,7 @@ def test_every_version_of_a_replaced_object_is_told_apart(context: Context, hist
 
 def test_an_object_that_has_only_just_arrived_has_no_drop(context: Context, history: tuple[str, str]) -> None:
     context.bucket.put("inbox/docs/c.txt", b"three")
-    context.ledger.arrivals.reconcile("docs", context.bucket.list("inbox/docs/"), NOW + timedelta(minutes=9))
+    context.ledger.arrivals.reconcile("docs", context.bucket.pages("inbox/docs/"), NOW + timedelta(minutes=9))
     assert [child.detail for child in lineage(context, "inbox/docs/c.txt").children] == ["not in a drop yet"]
 
 

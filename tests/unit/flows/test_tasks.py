@@ -13,11 +13,16 @@ import pytest
 
 from flows import reports
 from flows.context import Context
-from flows.tasks import checkpoint_of, datasets_by_id, history_of, seen_by
+from flows.datasets import checkpoint_of, datasets_by_id, history_of, seen_by
+from flows.tasks import _history_of_drop
 from lake.bucket import Bucket
 from lake.ledger import Ledger
-from lake.records import Checkpoint, Dataset
+from lake.recipe import Recipe
+from lake.records import Checkpoint, Dataset, Drop, ObjectRef
 from lake.settings import Settings
+from lake.stage import code_version, stage_id
+from lake.tombstones import NOTHING_ERASED
+from tests.stages import commit_record
 from training.finetune import TrainProgress
 
 NOW = datetime(2030, 5, 1, 12, tzinfo=UTC)
@@ -36,10 +41,12 @@ def drop(context: Context) -> Callable[..., None]:
     def make(dataset_id: str, state: str) -> None:
         now = NOW + timedelta(minutes=next(minutes))
         context.bucket.put(f"inbox/docs/{dataset_id}.txt", dataset_id.encode())
-        context.ledger.arrivals.reconcile("docs", context.bucket.list("inbox/docs/"), now)
+        context.ledger.arrivals.reconcile("docs", context.bucket.pages("inbox/docs/"), now)
         closed = context.ledger.arrivals.close_drop("docs", 0, now)
         assert closed is not None
-        assert context.ledger.arrivals.move(closed.drop_id, "closed", state, now, dataset_id=dataset_id)
+        assert context.ledger.drops.move(closed.drop_id, "closed", "waiting", now, dataset_id=dataset_id)
+        if state != "waiting":
+            assert context.ledger.drops.move(closed.drop_id, "waiting", state, now)
         dataset = Dataset(
             dataset_id=dataset_id,
             model="docs",
@@ -60,14 +67,7 @@ def drop(context: Context) -> Callable[..., None]:
 
 
 def commit(context: Context, stage: str, identity: str, record: Dataset | Checkpoint) -> None:
-    assert context.ledger.stages.commit(
-        stage_id=identity,
-        stage=stage,
-        model="docs",
-        manifest_key="",
-        record=record.model_dump(mode="json"),
-        duration_s=1.0,
-    )
+    commit_record(context.ledger, stage, "docs", identity, record)
 
 
 def version(context: Context, dataset_ids: tuple[str, ...], parent: str | None) -> str:
@@ -81,8 +81,11 @@ def ids(datasets: list[Dataset]) -> list[str]:
 
 
 def test_history_is_what_the_checks_let_through(context: Context, drop: Callable[..., None]) -> None:
-    for state in ("trained", "waiting", "training", "refused", "failed", "preparing"):
-        drop(f"was-{state}", state)
+    states = ("trained", "waiting", "training", "refused", "poison", "preparing")
+    for state in states:
+        drop(f"was-{state}", "waiting")  # a drop under way would hold up the next one
+    for found, state in zip(context.ledger.drops.states("docs"), states, strict=True):
+        context.ledger.drops.move(found.drop_id, "waiting", state, NOW)
     assert ids(history_of(context, "docs")) == ["was-trained", "was-waiting", "was-training"]
     assert history_of(context, "other") == []
 
@@ -152,3 +155,23 @@ def test_progress_is_told_even_when_the_prefect_server_is_away(
     }
     assert [path.name for path in path.parent.iterdir()] == ["progress.json"]
     assert "training progress is not shown in the Prefect UI: ConnectError" in caplog.text
+
+
+def test_a_drop_prepared_before_is_not_prepared_against_another_history(
+    context: Context, drop: Callable[..., None]
+) -> None:
+    """Its process died after the preparation, and another drop went ahead while it waited."""
+    ref = ObjectRef(bucket="b", key="inbox/docs/a", etag="e", size_bytes=1, last_modified=NOW)
+    mine = Drop(drop_id="d1", model="docs", objects=(ref,), closed_at=NOW)
+    parameters = Recipe(name="docs").prepare.model_dump(mode="json")
+    drop("was-there", "trained")
+    identity = stage_id("prepare", ["d1", "was-there"], parameters, code_version("beam_jobs"))
+    before = datasets_by_id(context, "docs", ["was-there"])
+    changes = {"dataset_id": identity, "drop_id": "d1", "history_ids": ("was-there",)}
+    commit(context, "prepare", identity, before[0].model_copy(update=changes))
+    drop("came-meanwhile", "waiting")
+    assert _history_of_drop(context, mine, parameters, NOTHING_ERASED) == before
+    assert ids(_history_of_drop(context, mine, {**parameters, "min_characters": 9}, NOTHING_ERASED)) == [
+        "was-there",
+        "came-meanwhile",
+    ]

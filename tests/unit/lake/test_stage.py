@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from lake.bucket import Bucket
-from lake.errors import StorageError
+from lake.errors import StageTakenOver
 from lake.layout import manifest_key
 from lake.ledger import Ledger
 from lake.records import Record
-from lake.stage import Manifest, code_version, run_stage, stage_id
+from lake.stage import Manifest, code_version, run_stage, stage_id, sweep
 from tests.concurrently import concurrently
 
 
@@ -29,7 +30,7 @@ def prefix_of(identity: str) -> str:
     return f"reports/docs/check/{identity}/"
 
 
-def run(ledger: Ledger, bucket: Bucket, build: Callable[[str], Made], rank: int = 8) -> Made:
+def run(ledger: Ledger, bucket: Bucket, build: Callable[[str, str], Made], rank: int = 8) -> Made:
     return run_stage(
         ledger,
         bucket,
@@ -38,19 +39,21 @@ def run(ledger: Ledger, bucket: Bucket, build: Callable[[str], Made], rank: int 
         inputs=["input-1"],
         parameters={"rank": rank},
         package="lake",
-        prefix_of=prefix_of,
+        folder_of=prefix_of,
         record_type=Made,
         build=build,
     )
 
 
-def build(bucket: Bucket, identity: str, by: str = "first", files: tuple[str, ...] = ("a.txt", "b/c.txt")) -> Made:
+def build(
+    bucket: Bucket, identity: str, prefix: str, by: str = "first", files: tuple[str, ...] = ("a.txt", "b/c.txt")
+) -> Made:
     for name in files:
-        bucket.put(prefix_of(identity) + name, f"{by} {name}".encode())
+        bucket.put(prefix + name, f"{by} {name}".encode())
     return Made(made_id=identity, by=by)
 
 
-def never(_: str) -> Made:
+def never(_: str, __: str) -> Made:
     raise AssertionError("built again")
 
 
@@ -84,8 +87,8 @@ def test_other_parameters_are_another_stage(ledger: Ledger, bucket: Bucket) -> N
 
 
 def test_no_manifest_is_there_while_a_stage_is_built(ledger: Ledger, bucket: Bucket) -> None:
-    def look(identity: str) -> Made:
-        made = build(bucket, identity)
+    def look(identity: str, prefix: str) -> Made:
+        made = build(bucket, identity, prefix)
         assert not bucket.exists(manifest_key(prefix_of(identity)))
         return made
 
@@ -93,9 +96,13 @@ def test_no_manifest_is_there_while_a_stage_is_built(ledger: Ledger, bucket: Buc
     assert keys(bucket, made.made_id) == ["a.txt", "b/c.txt", "manifest.json"]
 
 
-def test_a_stage_whose_build_died_runs_again_without_its_leavings(ledger: Ledger, bucket: Bucket) -> None:
-    def die(identity: str) -> Made:
-        build(bucket, identity, files=("a.txt", "half-written.txt"))
+def second_prefix(identity: str) -> str:
+    return f"{prefix_of(identity).removesuffix('/')}.2/"
+
+
+def test_a_stage_whose_build_died_runs_again_in_a_folder_of_its_own(ledger: Ledger, bucket: Bucket) -> None:
+    def die(identity: str, prefix: str) -> Made:
+        build(bucket, identity, prefix, files=("a.txt", "half-written.txt"))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -103,13 +110,61 @@ def test_a_stage_whose_build_died_runs_again_without_its_leavings(ledger: Ledger
     assert ledger.stages.records("made", "docs") == []
     made = run(ledger, bucket, partial(build, bucket, by="second"))
     assert made.by == "second"
+    manifest = Manifest.model_validate_json(bucket.get(manifest_key(second_prefix(made.made_id))))
+    assert [out.key for out in manifest.outputs] == [
+        second_prefix(made.made_id) + name for name in ("a.txt", "b/c.txt")
+    ]
+    assert keys(bucket, made.made_id) == ["a.txt", "half-written.txt"]
+    assert sweep(ledger, bucket) == 1
+    assert keys(bucket, made.made_id) == []
+    assert len(list(bucket.list(second_prefix(made.made_id)))) == 3
+
+
+def test_a_process_that_was_taken_for_dead_can_commit_nothing(ledger: Ledger, bucket: Bucket) -> None:
+    """It is paused while it builds; another process takes the stage over and commits it; then it wakes up."""
+
+    def paused(identity: str, prefix: str) -> Made:
+        made = build(bucket, identity, prefix, by="zombie", files=("a.txt", "more.txt"))
+        assert run(ledger, bucket, partial(build, bucket, by="heir")).by == "heir"
+        return made
+
+    made = run(ledger, bucket, paused)
+    assert made.by == "heir"
+    assert [attempt.state for attempt in ledger.stages.attempts(made.made_id)] == ["superseded", "committed"]
+    heirs = Manifest.model_validate_json(bucket.get(manifest_key(second_prefix(made.made_id))))
+    assert all(bucket.get(out.key).startswith(b"heir") for out in heirs.outputs)
+    assert sweep(ledger, bucket) == 1
+    bucket.put(prefix_of(made.made_id) + "late.txt", b"it writes even after that")
+    assert sweep(ledger, bucket) == 0
+    assert keys(bucket, made.made_id) == []
+
+
+def test_a_process_that_wakes_up_before_its_heir_has_ended_says_so(ledger: Ledger, bucket: Bucket) -> None:
+    def paused(identity: str, prefix: str) -> Made:
+        ledger.stages.begin(identity, "docs", prefix_of(identity))
+        return build(bucket, identity, prefix)
+
+    with pytest.raises(StageTakenOver, match="attempt 1: expected to be its only writer"):
+        run(ledger, bucket, paused)
+    assert ledger.stages.records("made", "docs") == []
+
+
+def test_only_what_can_never_be_committed_is_swept(ledger: Ledger, bucket: Bucket) -> None:
+    made = run(ledger, bucket, partial(build, bucket))
+    under_way = ledger.stages.begin("another-stage", "docs", "reports/docs/check/another/")
+    bucket.put(f"{under_way.prefix}a.txt", b"half")
+    assert sweep(ledger, bucket) == 0
     assert keys(bucket, made.made_id) == ["a.txt", "b/c.txt", "manifest.json"]
+    assert bucket.exists(f"{under_way.prefix}a.txt")
+    assert sweep(ledger, bucket, abandoned_after=timedelta(0)) == 1
+    assert not bucket.exists(f"{under_way.prefix}a.txt")
+    assert not ledger.stages.commit(under_way, stage="made", manifest_key="m", record={}, duration_s=0)
 
 
 def test_a_death_between_manifest_and_ledger_costs_nothing(
     ledger: Ledger, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(**_: object) -> bool:
+    def die(*_: object, **__: object) -> bool:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -121,8 +176,15 @@ def test_a_death_between_manifest_and_ledger_costs_nothing(
 
 
 def test_of_two_processes_that_build_a_stage_the_first_record_counts(ledger: Ledger, bucket: Bucket) -> None:
-    made = concurrently([partial(run, ledger, bucket, partial(build, bucket, by=name)) for name in ("one", "two")])
-    assert made[0] == made[1]
+    def attempt(name: str) -> Made | None:
+        try:
+            return run(ledger, bucket, partial(build, bucket, by=name))
+        except StageTakenOver:
+            return None
+
+    made = [found for found in concurrently([partial(attempt, name) for name in ("one", "two")]) if found]
+    assert made
+    assert all(found == made[0] for found in made)
     assert len(ledger.stages.records("made", "docs")) == 1
 
 
@@ -135,11 +197,11 @@ def test_a_manifest_of_another_stage_in_the_same_place_is_replaced(ledger: Ledge
     assert (made.made_id, made.by) == (other, "second")
 
 
-def test_a_damaged_manifest_is_explained(ledger: Ledger, bucket: Bucket) -> None:
+def test_a_damaged_manifest_counts_for_nothing(ledger: Ledger, bucket: Bucket) -> None:
     identity = stage_id("made", ["input-1"], {"rank": 8}, code_version("lake"))
-    bucket.put(manifest_key(prefix_of(identity)), b"{")
-    with pytest.raises(StorageError, match="delete that object; the stage then runs again"):
-        run(ledger, bucket, never)
+    attempt = ledger.stages.begin(identity, "docs", prefix_of(identity))
+    bucket.put(manifest_key(attempt.prefix), b"{")
+    assert run(ledger, bucket, partial(build, bucket, by="second")).by == "second"
 
 
 def test_the_id_depends_on_everything_that_goes_in_and_on_nothing_else() -> None:

@@ -44,6 +44,7 @@ def trained(recipe: Recipe, address: BucketAddress, tmp_path: Path) -> Callable[
             cache=tmp_path,
             workdir=tmp_path / version,
             checkpoint_id=version,
+            prefix=f"models/tiny/{version}/adapter/",
             progress=lambda _: None,
         )
         return checkpoint

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import TidemillError
 from lake.recipe import Export, Recipe
-from lake.records import Checkpoint, ExportedModel
+from lake.records import Checkpoint, Dataset, ExportedModel
 from tests.s3 import address_of
 from tests.tiny_model import CONTEXT_LENGTH, prose
 from training.base_model import load_base, load_tokenizer
@@ -25,6 +25,20 @@ from training.finetune import _adapted, _save_adapter
 from training.onnx_model import OnnxModel
 
 CPU = torch.device("cpu")
+DATASET = Dataset(
+    dataset_id="d1",
+    model="tiny",
+    drop_id="drop-of-d1",
+    prefix="datasets/tiny/d1/",
+    history_ids=(),
+    n_objects=1,
+    n_read=20,
+    n_kept=20,
+    rejected={},
+    redacted={},
+    n_documents={"test": 20},
+    n_characters={"test": 1},
+)
 NOTHING_PASSES = Export().model_copy(update={"max_quantization_loss": -1.0})
 
 
@@ -77,11 +91,13 @@ def exported(
     recipe = Recipe(name="tiny", base_model=checkpoint.base_model, export=NOTHING_PASSES)
     record = export(
         checkpoint=checkpoint,
+        datasets=[DATASET],
         recipe=recipe,
         address=store,
         cache=workdir,
         workdir=workdir,
         export_id="e1",
+        prefix="models/tiny/v1/onnx/",
     )
     assert {path.name for path in workdir.iterdir()} <= {"adapter", "builder-cache"}  # the large ones are gone
     folder = tmp_path_factory.mktemp("uploaded")
@@ -197,10 +213,12 @@ def test_an_export_that_differs_from_torch_is_refused(
     with pytest.raises(TidemillError, match=r"export of tiny v2: expected logits within 0.01 of torch"):
         export(
             checkpoint=other,
+            datasets=[DATASET],
             recipe=Recipe(name="tiny", base_model=checkpoint.base_model),
             address=store,
             cache=tmp_path,
             workdir=tmp_path / "work",
             export_id="e2",
+            prefix="models/tiny/v2/onnx/",
         )
     assert list(bucket.list("models/tiny/v2/onnx/")) == []

@@ -46,6 +46,7 @@ def train(recipe: Recipe, address: BucketAddress, write_dataset: Callable[..., D
             "parent": None,
             "recipe": recipe,
             "checkpoint_id": "c1",
+            "prefix": "models/tiny/v1/adapter/",
             **changes,
         }
         checkpoint, adapter = finetune(

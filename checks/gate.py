@@ -16,19 +16,29 @@ _ROUNDING = 1e-9
 
 
 def judge(
-    perplexity: Sequence[PerplexityScore], task: TaskScore, gate: Gate, champion: str | None
+    perplexity: Sequence[PerplexityScore],
+    task: TaskScore,
+    gate: Gate,
+    champion: str | None,
+    *,
+    all_erased: bool = False,
 ) -> tuple[bool, tuple[str, ...]]:
     """Whether every rule holds, and a sentence about each rule. A score that is missing or not finite never passes.
 
     On new held-out data the challenger must beat the base model by `min_gain_over_base`, and be at most
     `max_perplexity_ratio` times the champion; on the champion's held-out data at most `max_regression` times; on the
-    fixed tasks at most `max_task_drop` below the champion (the base model when there is no champion).
+    fixed tasks at most `max_task_drop` below the champion (the base model when there is no champion). With `all_erased`
+    nothing is left of the champion's held-out data, so that the rule about it does not apply.
     """
     by_set = {score.held_out: score for score in perplexity}
     verdicts = [_gain_over_base(by_set.get("new"), gate.min_gain_over_base)]
     if champion is not None:
-        rules = (("new", gate.max_perplexity_ratio), ("champion", gate.max_regression))
-        verdicts += [_against_champion(name, by_set.get(name), bound, champion) for name, bound in rules]
+        verdicts.append(_against_champion("new", by_set.get("new"), gate.max_perplexity_ratio, champion))
+        verdicts.append(
+            (True, f"nothing is left of the held-out data of champion {champion} to compare on")
+            if all_erased
+            else _against_champion("champion", by_set.get("champion"), gate.max_regression, champion)
+        )
     verdicts.append(_task_drop(task, gate.max_task_drop, champion))
     sentences = tuple(f"{'passed' if passed else 'failed'}: {words}" for passed, words in verdicts)
     return all(passed for passed, _ in verdicts), sentences

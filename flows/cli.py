@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+from flows import cli_erase
 from lake.errors import TidemillError
 from lake.settings import Settings, load_settings
 
@@ -31,6 +32,8 @@ models_commands = typer.Typer(help="List the models and their versions, or add a
 rollout_commands = typer.Typer(help="Show rollouts, offer a version again, or roll back.", invoke_without_command=True)
 commands.add_typer(models_commands, name="models")
 commands.add_typer(rollout_commands, name="rollout")
+commands.command()(cli_erase.erase)
+commands.command()(cli_erase.erasures)
 out = Console()
 
 ModelArgument = Annotated[str, typer.Argument(help="name of the model, as in its recipe")]
@@ -152,8 +155,8 @@ def runs(
 
     context = Context(load_settings())
     table = Table("drop", "model", "state", "since", "objects", "dataset", "message", title="Drops")
-    for state in context.ledger.arrivals.states(model):
-        found = context.ledger.arrivals.drop(state.drop_id)
+    for state in context.ledger.drops.states(model):
+        found = context.ledger.drops.get(state.drop_id)
         table.add_row(
             state.drop_id,
             state.model,
@@ -337,13 +340,17 @@ def lineage(
 
 @commands.command()
 def retrain(model: ModelArgument) -> None:
-    """Train on everything dropped since the last training, however little. The challenger must win its way in."""
+    """Train on everything dropped since the last training, however little. The challenger must win its way in.
+
+    When nothing was, and the champion has seen what was erased since: on all that is left of its data, from the base.
+    """
     from flows.context import Context
     from flows.prefect_api import start_run
 
     context = Context(load_settings())
     _known(context, model)
-    if not any(state.state == "waiting" for state in context.ledger.arrivals.states(model)):
+    waits = any(state.state == "waiting" for state in context.ledger.drops.states(model))
+    if not waits and not context.ledger.erasures.rebuild(model, datetime.now(UTC)):
         out.print(f"nothing has been dropped for {model} since its last training")
         raise typer.Exit(1)
     out.print(start_run(context.settings, "retrain/retrain", {"model": model, "reason": "manual"}))
@@ -388,6 +395,9 @@ def _where_to_look(settings: Settings) -> None:
     out.print(f"Prefect UI   {settings.prefect_ui_url}", highlight=False)
     out.print(f"endpoint     {settings.gateway_url}/v1   (key: {settings.home}/secrets.json, api_key)", highlight=False)
     out.print(f"bucket       s3://{settings.bucket} at {settings.s3_url}", highlight=False)
+    if settings.webhook_port:
+        where = f"http://{settings.webhook_host}:{settings.webhook_port}/events"
+        out.print(f"events       {where}   (secret: {settings.home}/secrets.json, webhook_secret)", highlight=False)
     out.print(f"logs         {settings.home}/logs", highlight=False)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flows.context import Context
-from flows.tasks import datasets_by_id
+from flows.datasets import current_datasets, datasets_by_id
 from lake.errors import TidemillError
+from lake.ledger.arrivals import ObjectState
 from lake.ledger.versions import Version
 from lake.records import Bento, Checkpoint, Dataset, ExportedModel
+from lake.tombstones import chain_to, who_saw
+
+_OBJECTS_SHOWN = 100_000
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,15 @@ def _version_down(context: Context, version: Version) -> Node:
     parent = context.ledger.versions.get(model, version.parent) if version.parent else None
     if parent is not None:
         children.append(_version_down(context, parent))
-    return Node(
-        "model", f"{model}/{version.version}", f"{version.state}, trained because of {version.reason}", tuple(children)
-    )
+    detail = f"{_state(context, version)}, trained because of {version.reason}"
+    return Node("model", f"{model}/{version.version}", detail, tuple(children))
+
+
+def _state(context: Context, version: Version) -> str:
+    erasures = [
+        taint.erasure_id for taint in context.ledger.taints.all(version.model) if taint.version == version.version
+    ]
+    return f"{version.state}, has seen what erasure {', '.join(erasures)} erased" if erasures else version.state
 
 
 def _dataset_down(context: Context, dataset: Dataset) -> Node:
@@ -78,16 +88,30 @@ def _dataset_down(context: Context, dataset: Dataset) -> Node:
         Node("shard", f"s3://{ref.bucket}/{ref.key}", f"{ref.size_bytes:,} bytes")
         for ref in context.bucket.list(f"{dataset.prefix}shards/")
     )
-    drop = context.ledger.arrivals.drop(dataset.drop_id)
     objects = tuple(
-        Node("object", ref.uri, f"etag {ref.etag}, {ref.size_bytes:,} bytes") for ref in (drop.objects if drop else ())
+        Node("object", f"s3://{ref.bucket}/{ref.key}", f"{_erased(ref)}etag {ref.etag}, {ref.size_bytes:,} bytes")
+        for ref in sorted(
+            context.ledger.arrivals.objects(drop_id=dataset.drop_id, limit=_OBJECTS_SHOWN),
+            key=lambda ref: (ref.key, ref.etag),
+        )
     )
     origin = Node("drop", dataset.drop_id, f"{len(objects)} objects", objects)
-    return Node("dataset", dataset.dataset_id, f"{dataset.n_kept} of {dataset.n_read} documents", (*shards, origin))
+    detail = f"{dataset.n_kept} of {dataset.n_read} documents{_replaces(context, dataset)}"
+    return Node("dataset", dataset.dataset_id, detail, (*shards, origin))
+
+
+def _replaces(context: Context, dataset: Dataset) -> str:
+    chain = chain_to(dataset.dataset_id, context.ledger.erasures.replaced_by(dataset.model))
+    earlier = ", ".join(sorted(chain - {dataset.dataset_id}))
+    return f"; stands for {earlier}, of which part was erased" if earlier else ""
+
+
+def _erased(ref: ObjectState) -> str:
+    return f"erased ({ref.message}), " if ref.state == "erased" else ""
 
 
 def _object_up(context: Context, key: str) -> Node:
-    found = context.ledger.arrivals.drops_with_object(key)
+    found = [ref for ref in context.ledger.arrivals.objects(key_contains=key) if ref.key == key]
     if not found:
         raise TidemillError(
             f"lineage of s3://{context.bucket.name}/{key}",
@@ -96,33 +120,22 @@ def _object_up(context: Context, key: str) -> Node:
             remedy="check the key; 'tidemill runs' shows what has arrived",
         )
     children = []
-    for ref, drop_id in found:
-        drop = context.ledger.arrivals.drop(drop_id) if drop_id else None
-        if drop is None:
-            children.append(Node("object version", ref.etag, "not in a drop yet"))
+    for ref in sorted(found, key=lambda ref: ref.first_seen_at):
+        if ref.drop_id is None:
+            children.append(Node("object version", ref.etag, f"{_erased(ref)}not in a drop yet"))
             continue
-        made = [d for d in _all_datasets(context, drop.model) if d.drop_id == drop_id]
-        children.append(
-            Node(
-                "object version", ref.etag, f"drop {drop_id}", tuple(_dataset_up(context, dataset) for dataset in made)
-            )
-        )
+        made = [d for d in current_datasets(context, ref.model) if d.drop_id == ref.drop_id]
+        datasets = tuple(_dataset_up(context, dataset) for dataset in made)
+        children.append(Node("object version", ref.etag, f"{_erased(ref)}drop {ref.drop_id}", datasets))
     return Node("object", f"s3://{context.bucket.name}/{key}", "", tuple(children))
 
 
 def _dataset_up(context: Context, dataset: Dataset) -> Node:
     versions = context.ledger.versions.all(dataset.model)
-    saw = {version.version for version in versions if dataset.dataset_id in version.dataset_ids}
-    for version in versions:  # in order of age, so one pass reaches every descendant
-        if version.parent in saw:
-            saw.add(version.version)
+    saw = who_saw(versions, chain_to(dataset.dataset_id, context.ledger.erasures.replaced_by(dataset.model)))
     nodes = tuple(
-        Node("model", f"{version.model}/{version.version}", version.state)
+        Node("model", f"{version.model}/{version.version}", _state(context, version))
         for version in versions
         if version.version in saw
     )
-    return Node("dataset", dataset.dataset_id, dataset.prefix, nodes)
-
-
-def _all_datasets(context: Context, model: str) -> list[Dataset]:
-    return [Dataset.model_validate(record) for record in context.ledger.stages.records("prepare", model)]
+    return Node("dataset", dataset.dataset_id, f"{dataset.prefix}{_replaces(context, dataset)}", nodes)

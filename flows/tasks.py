@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE  # stages know by their manifests what is done
 
 from flows.context import Context
+from flows.datasets import (
+    checkpoint_of,
+    committed_datasets,
+    datasets_by_id,
+    history_of,
+    seen_by,
+    with_split,
+)
 from flows.reports import loss_curve_artifact, training_progress
-from lake.errors import CheckFailed, GateRejected
+from lake.errors import CheckFailed, GateRejected, TidemillError
 from lake.layout import dataset_prefix, report_prefix, version_prefix
 from lake.ledger.versions import Version
 from lake.records import (
@@ -26,29 +35,32 @@ from lake.records import (
     EvalReport,
     ExportedModel,
 )
-from lake.stage import run_stage
+from lake.stage import code_version, run_stage, stage_id
+from lake.tombstones import Tombstones, digest
 
 
 @task(task_run_name="prepare {drop.drop_id}", cache_policy=NO_CACHE)
 def prepare(context: Context, drop: Drop) -> Dataset:
     """Beam: extract, clean, redact, deduplicate against the drop and all history, split."""
     recipe = context.recipe(drop.model)
-    history = history_of(context, drop.model)
+    parameters = recipe.prepare.model_dump(mode="json")
+    tombstones = context.ledger.erasures.tombstones(drop.model)
+    history = _history_of_drop(context, drop, parameters, tombstones)
 
-    def build(identity: str) -> Dataset:
+    def build(identity: str, prefix: str) -> Dataset:
         from beam_jobs.prepare import prepare as run_job
 
-        return run_job(drop, recipe, context.address, identity, history)
+        return run_job(drop, recipe, context.address, identity, history, prefix=prefix, tombstones=tombstones)
 
     dataset = run_stage(
         context.ledger,
         context.bucket,
         stage="prepare",
         model=drop.model,
-        inputs=[drop.drop_id, *(earlier.dataset_id for earlier in history)],
-        parameters=recipe.prepare.model_dump(mode="json"),
+        inputs=_prepare_inputs(drop, [earlier.dataset_id for earlier in history], tombstones),
+        parameters=parameters,
         package="beam_jobs",
-        prefix_of=lambda identity: dataset_prefix(drop.model, identity),
+        folder_of=lambda identity: dataset_prefix(drop.model, identity),
         record_type=Dataset,
         build=build,
     )
@@ -66,10 +78,10 @@ def check(context: Context, dataset: Dataset) -> CheckReport:
     """Great Expectations. Raises CheckFailed, so that the drop stops here and the champion stays."""
     recipe = context.recipe(dataset.model)
 
-    def build(identity: str) -> CheckReport:
+    def build(identity: str, prefix: str) -> CheckReport:
         from checks.data import check as run_suite
 
-        return run_suite(dataset, recipe, context.address, identity)
+        return run_suite(dataset, recipe, context.address, identity, prefix)
 
     report = run_stage(
         context.ledger,
@@ -79,7 +91,7 @@ def check(context: Context, dataset: Dataset) -> CheckReport:
         inputs=[dataset.dataset_id],
         parameters={**recipe.check.model_dump(mode="json"), "languages": recipe.prepare.languages},
         package="checks",
-        prefix_of=lambda identity: report_prefix(dataset.model, "check", identity),
+        folder_of=lambda identity: report_prefix(dataset.model, "check", identity),
         record_type=CheckReport,
         build=build,
     )
@@ -98,12 +110,17 @@ def check(context: Context, dataset: Dataset) -> CheckReport:
 
 @task(task_run_name="train {version.model} {version.version}", cache_policy=NO_CACHE)
 def train(context: Context, version: Version) -> Checkpoint:
-    """LoRA on torch, from the champion's adapter or the base. A killed run resumes from its last checkpoint."""
-    recipe = context.recipe(version.model)
-    datasets = datasets_by_id(context, version.model, version.dataset_ids)
-    parent = checkpoint_of(context, version.model, version.parent)
+    """LoRA on torch, from the champion's adapter or the base. A killed run resumes from its last checkpoint.
 
-    def build(identity: str) -> Checkpoint:
+    Raises TidemillError when documents that the version was to see are erased.
+    """
+    recipe = context.recipe(version.model)
+    require_clean(context, version)
+    datasets = datasets_by_id(context, version.model, version.dataset_ids)
+    start = _start_of(context, version)
+    replay = [dataset for dataset in seen_by(context, version.model, version.parent) if dataset not in datasets]
+
+    def build(identity: str, prefix: str) -> Checkpoint:
         from training.finetune import finetune
 
         with training_progress(context.progress_file(version.model, version.version)) as progress:
@@ -111,13 +128,14 @@ def train(context: Context, version: Version) -> Checkpoint:
                 model=version.model,
                 version=version.version,
                 datasets=datasets,
-                replay=seen_by(context, version.model, version.parent),
-                parent=parent,
+                replay=with_split(replay, "train"),
+                parent=start,
                 recipe=recipe,
                 address=context.address,
                 cache=context.model_cache,
                 workdir=context.workdir(identity),
                 checkpoint_id=identity,
+                prefix=prefix,
                 progress=progress,
             )
         return checkpoint
@@ -127,10 +145,10 @@ def train(context: Context, version: Version) -> Checkpoint:
         context.bucket,
         stage="train",
         model=version.model,
-        inputs=[*version.dataset_ids, version.version, parent.checkpoint_id if parent else "", recipe.base_model],
+        inputs=[*version.dataset_ids, version.version, start.checkpoint_id if start else "", recipe.base_model],
         parameters=recipe.training.model_dump(mode="json"),
         package="training",
-        prefix_of=lambda _: version_prefix(version.model, version.version, "adapter"),
+        folder_of=lambda _: version_prefix(version.model, version.version, "adapter"),
         record_type=Checkpoint,
         build=build,
     )
@@ -146,19 +164,21 @@ def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> Eval
 
     recipe = context.recipe(version.model)
     champion = checkpoint_of(context, version.model, version.parent)
+    champion_datasets = with_split(seen_by(context, version.model, version.parent), "test")
 
-    def build(identity: str) -> EvalReport:
+    def build(identity: str, prefix: str) -> EvalReport:
         scores = measure(
             checkpoint=checkpoint,
             champion=champion,
             datasets=datasets_by_id(context, version.model, version.dataset_ids),
-            champion_datasets=seen_by(context, version.model, version.parent),
+            champion_datasets=champion_datasets,
             recipe=recipe,
             address=context.address,
             cache=context.model_cache,
         )
-        passed, reasons = judge(scores.perplexity, scores.task, recipe.gate, version.parent)
-        prefix = report_prefix(version.model, "evaluation", identity)
+        passed, reasons = judge(
+            scores.perplexity, scores.task, recipe.gate, version.parent, all_erased=not champion_datasets
+        )
         report = EvalReport(
             eval_id=identity,
             model=version.model,
@@ -183,7 +203,7 @@ def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> Eval
         inputs=[checkpoint.checkpoint_id, champion.checkpoint_id if champion else ""],
         parameters=recipe.gate.model_dump(mode="json"),
         package="training",
-        prefix_of=lambda identity: report_prefix(version.model, "evaluation", identity),
+        folder_of=lambda identity: report_prefix(version.model, "evaluation", identity),
         record_type=EvalReport,
         build=build,
     )
@@ -209,16 +229,18 @@ def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
     """ONNX with KV cache, parity with torch, 8-bit weights with a perplexity check of their own."""
     recipe = context.recipe(checkpoint.model)
 
-    def build(identity: str) -> ExportedModel:
+    def build(identity: str, prefix: str) -> ExportedModel:
         from training.export import export as run_export
 
         return run_export(
             checkpoint=checkpoint,
+            datasets=datasets_by_id(context, checkpoint.model, checkpoint.dataset_ids),
             recipe=recipe,
             address=context.address,
             cache=context.model_cache,
             workdir=context.workdir(identity),
             export_id=identity,
+            prefix=prefix,
         )
 
     return run_stage(
@@ -229,7 +251,7 @@ def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
         inputs=[checkpoint.checkpoint_id],
         parameters=recipe.export.model_dump(mode="json"),
         package="training",
-        prefix_of=lambda _: version_prefix(checkpoint.model, checkpoint.version, "onnx"),
+        folder_of=lambda _: version_prefix(checkpoint.model, checkpoint.version, "onnx"),
         record_type=ExportedModel,
         build=build,
     )
@@ -240,7 +262,7 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
     """A bento whose labels carry the lineage."""
     recipe = context.recipe(exported.model)
 
-    def build(identity: str) -> Bento:
+    def build(identity: str, prefix: str) -> Bento:
         from bentos.package import package as build_bento
 
         labels = {
@@ -250,7 +272,14 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
             "parent": version.parent or "none",
         }
         return build_bento(
-            exported, recipe, labels, context.address, context.bentoml_home, context.workdir(identity), identity
+            exported,
+            recipe,
+            labels,
+            context.address,
+            context.bentoml_home,
+            context.workdir(identity),
+            identity,
+            prefix,
         )
 
     bento = run_stage(
@@ -261,7 +290,7 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
         inputs=[exported.export_id],
         parameters={"log_share": recipe.monitoring.log_share},
         package="bentos",
-        prefix_of=lambda _: version_prefix(exported.model, exported.version, "bento"),
+        folder_of=lambda _: version_prefix(exported.model, exported.version, "bento"),
         record_type=Bento,
         build=build,
     )
@@ -288,37 +317,38 @@ def roll_out(context: Context, bento: Bento, inject_error_rate: float = 0.0) -> 
     return started.rollout_id
 
 
-def history_of(context: Context, model: str) -> list[Dataset]:
-    """Datasets that later drops are deduplicated against: all but those that the checks refused."""
-    kept = {
-        state.dataset_id
-        for state in context.ledger.arrivals.states(model)
-        if state.state in ("waiting", "training", "trained")
-    }
-    return [dataset for dataset in _datasets(context, model) if dataset.dataset_id in kept]
+def require_clean(context: Context, version: Version) -> None:
+    """Raise TidemillError when documents that a version has seen, or was to see, were erased since it was begun."""
+    if erasures := context.ledger.taints.blocking(version.model, version.version):
+        raise TidemillError(
+            f"{version.model} {version.version}",
+            expected="a version that has seen nothing of what is erased",
+            got=f"one that began before erasure {', '.join(erasures)}",
+            remedy="nothing to do: what is left of its data waits, and is trained on without what was erased",
+        )
 
 
-def datasets_by_id(context: Context, model: str, dataset_ids: Sequence[str]) -> list[Dataset]:
-    return [dataset for dataset in _datasets(context, model) if dataset.dataset_id in dataset_ids]
+def _start_of(context: Context, version: Version) -> Checkpoint | None:
+    """What a version starts from: its parent, unless that has seen what was erased. None is the base model."""
+    if version.parent is None or context.ledger.taints.blocking(version.model, version.parent):
+        return None
+    context.ledger.taints.inherit(version.model, version.version, version.parent)
+    return checkpoint_of(context, version.model, version.parent)
 
 
-def seen_by(context: Context, model: str, version: str | None) -> list[Dataset]:
-    """Every dataset that a version was trained on, directly or through its parents."""
-    seen: list[str] = []
-    while version is not None:
-        found = context.ledger.versions.get(model, version)
-        if found is None:
-            break
-        seen.extend(found.dataset_ids)
-        version = found.parent
-    return datasets_by_id(context, model, seen)
+def _history_of_drop(context: Context, drop: Drop, parameters: dict[str, Any], tombstones: Tombstones) -> list[Dataset]:
+    """What the drop is deduplicated against: the same as in an earlier attempt that ended after its preparation.
+
+    Other drops may have been prepared since, and with them in the history it would become a second dataset.
+    """
+    for dataset in committed_datasets(context, drop.model):
+        if dataset.drop_id == drop.drop_id:
+            inputs = _prepare_inputs(drop, dataset.history_ids, tombstones)
+            if dataset.dataset_id == stage_id("prepare", inputs, parameters, code_version("beam_jobs")):
+                return datasets_by_id(context, drop.model, dataset.history_ids)
+    return history_of(context, drop.model)
 
 
-def checkpoint_of(context: Context, model: str, version: str | None) -> Checkpoint | None:
-    """The committed checkpoint of a version; None for no version."""
-    records = (Checkpoint.model_validate(record) for record in context.ledger.stages.records("train", model))
-    return next((record for record in records if record.version == version), None)
-
-
-def _datasets(context: Context, model: str) -> list[Dataset]:
-    return [Dataset.model_validate(record) for record in context.ledger.stages.records("prepare", model)]
+def _prepare_inputs(drop: Drop, history_ids: Sequence[str], tombstones: Tombstones) -> list[str]:
+    erased = [digest([*tombstones.documents, *map(str, tombstones.texts)])] if tombstones else []
+    return [drop.drop_id, *history_ids, *erased]

@@ -148,6 +148,15 @@ class Monitoring(Section):
     retrain: bool = True
 
 
+class Erasure(Section):
+    """What follows for the versions that have seen erased documents. The data itself is erased in any case."""
+
+    rebuild: Literal["next", "now", "never"] = Field(
+        default="next",
+        description="next: the next training starts from the base model; now: and begins at once; never: neither",
+    )
+
+
 class Recipe(Section):
     """One model. The file's name under `recipes/` and `name` are the same."""
 
@@ -165,6 +174,7 @@ class Recipe(Section):
     export: Export = Export()
     rollout: Rollout = Rollout()
     monitoring: Monitoring = Monitoring()
+    erasure: Erasure = Erasure()
 
 
 def parse_recipe(text: str, where: str) -> Recipe:

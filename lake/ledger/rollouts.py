@@ -10,6 +10,7 @@ from sqlalchemy import delete, exists, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from lake.ledger.tables import replicas, rollout_decisions, rollouts, versions
+from lake.ledger.taints import blocking
 from lake.recipe import Rollout as RolloutPlan
 from lake.records import RolloutDecision
 
@@ -62,7 +63,7 @@ class Rollouts:
         """Begin a rollout against the present champion, with its replica and the version's state, in one transaction.
 
         The one that is under way for this very challenger is returned as it is. Raises RolloutUnderWayError when another
-        challenger is, ValueError when the version is the champion or unknown.
+        challenger is, ValueError when the version is the champion or unknown, or has seen what was erased since.
         """
         with self._engine.begin() as connection:
             state = connection.scalar(
@@ -71,6 +72,10 @@ class Rollouts:
             if state is None or state == "champion":
                 raise ValueError(
                     f"{model}/{challenger} is {state or 'unknown'}, expected a version that does not serve"
+                )
+            if state != "challenger" and (state == "erased" or blocking(connection, model, challenger)):
+                raise ValueError(
+                    f"{model}/{challenger} has seen documents that were erased since, expected a clean version"
                 )
             champion = connection.scalar(
                 select(versions.c.version).where(versions.c.model == model, versions.c.state == "champion")

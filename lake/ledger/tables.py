@@ -55,7 +55,7 @@ objects = Table(
     Column("last_modified", UtcDateTime, nullable=False),
     Column("first_seen_at", UtcDateTime, nullable=False),
     Column("drop_id", String(32), ForeignKey("drops.drop_id"), nullable=True),
-    # seen, assigned (to a drop), deleted (before it was), unread (its drop could not read it)
+    # seen, assigned (to a drop), deleted (before it was), unread (its drop could not read it), erased
     Column("state", String(16), nullable=False),
     Column("gone_at", UtcDateTime, nullable=True),  # no longer listed: deleted, or overwritten by another version
     Column("message", Text, nullable=True),
@@ -68,7 +68,8 @@ drops = Table(
     metadata,
     Column("drop_id", String(32), primary_key=True),
     Column("model", String(64), nullable=False),
-    # closed, preparing, waiting (prepared and checked, not trained on yet), training, trained, refused, poison
+    # closed, preparing, waiting (prepared and checked, not trained on yet), training, trained, refused, poison,
+    # erased (nothing is left of it)
     Column("state", String(16), nullable=False),
     Column("closed_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
@@ -88,6 +89,7 @@ wakeups = Table(
     Column("key", String(1024), nullable=False),
     Column("source", String(16), nullable=False),  # sqs, webhook
     Column("received_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,  # a number that is free again must not be given to a newer wake-up
 )
 
 heartbeats = Table(
@@ -129,9 +131,9 @@ versions = Table(
     Column("version", String(16), primary_key=True),
     Column("number", Integer, nullable=False),
     Column("training_key", String(64), nullable=False),
-    # candidate, rejected, failed, ready, challenger, champion, retired, rolled_back
+    # candidate, rejected, failed, ready, challenger, champion, retired, rolled_back, erased (its artifacts are deleted)
     Column("state", String(16), nullable=False),
-    Column("reason", String(32), nullable=False),  # what caused the training: drop, drift or manual
+    Column("reason", String(32), nullable=False),  # what caused the training: drop, drift, erasure or manual
     Column("dataset_ids", JSON, nullable=False),
     Column("parent", String(16), nullable=True),
     Column("message", Text, nullable=True),
@@ -187,4 +189,52 @@ drift_windows = Table(
     Column("decided_at", UtcDateTime, nullable=False),
     Column("retrained", Integer, nullable=False, default=0),
     UniqueConstraint("model", "version", "number"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("erasure_id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # open, done
+    Column("subjects", JSON, nullable=False),  # as they were named, the first ones of many; never text
+    Column("n_subjects", Integer, nullable=False),
+    Column("requested_by", String(128), nullable=False),
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("rebuild", String(8), nullable=False),  # the recipe's policy at that time: next, now, never
+    Column("found", JSON, nullable=False),  # counts, ids and keys
+    Column("done_at", UtcDateTime, nullable=True),
+    Index("ix_erasures_model_state", "model", "state"),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("model", String(64), primary_key=True),
+    Column("kind", String(16), primary_key=True),  # document (its id), text (the exact hash of its words)
+    Column("value", String(64), primary_key=True),
+    Column("erasure_id", String(32), ForeignKey("erasures.erasure_id"), nullable=False),
+)
+
+replacements = Table(
+    "replacements",
+    metadata,
+    Column("dataset_id", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),
+    Column("replaced_by", String(32), nullable=False, unique=True),
+    Column("erasure_ids", JSON, nullable=False),
+    Column("n_documents", Integer, nullable=False),  # kept ones that are left out
+    Column("n_left", Integer, nullable=False),
+    Column("replaced_at", UtcDateTime, nullable=False),
+    Index("ix_replacements_model", "model"),
+)
+
+taints = Table(
+    "taints",
+    metadata,
+    Column("erasure_id", String(32), ForeignKey("erasures.erasure_id"), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("version", String(16), primary_key=True),
+    Column("rebuild", String(8), nullable=False),
+    Column("purged_at", UtcDateTime, nullable=True),
 )

@@ -1,0 +1,171 @@
+"""Erase documents: find their rows in a dataset, write it again without them, keep them out of what is prepared.
+
+One file of the dataset at a time, as it was written: memory does not grow with the dataset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lake.bucket import Bucket
+from lake.records import SPLITS, Dataset
+from lake.tombstones import Tombstones
+
+ERASED = "erased"  # the reason of a reject
+_FOLDERS = ("shards", "signatures", "rejects", "metrics")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A document that was dropped as a duplicate: only its place is known, its text is nowhere here."""
+
+    id: str
+    source_uri: str
+    position: str
+    duplicate_of: str
+
+
+@dataclass
+class Found:
+    """Rows of a dataset. `kept` maps an id to the exact hash of its words; `original_of` a duplicate to what was kept.
+
+    `given` are those of the wanted given ids that were there, `sources` the objects that the rows were read from.
+    """
+
+    kept: dict[str, int] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set)
+    original_of: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+    sources: set[str] = field(default_factory=set)
+
+    @property
+    def ids(self) -> set[str]:
+        return {*self.kept, *self.rejected}
+
+
+def refuse(table: pa.Table, tombstones: Tombstones) -> pa.Table:
+    """A part (by `part.SCHEMA`) in which what has been erased before is a reject without text, detail and given id."""
+    if not tombstones:
+        return table
+    erased = _among(table["id"], tombstones.documents)
+    erased = pc.or_(erased, pc.fill_null(pc.is_in(table["exact"], _texts(tombstones.texts)), False))
+    nothing = pa.scalar(None, pa.string())
+    for name, value in (("reason", pa.scalar(ERASED)), *((name, nothing) for name in ("detail", "given_id", "text"))):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pc.if_else(erased, value, table[name]))
+    return table
+
+
+def find(
+    bucket: Bucket,
+    dataset: Dataset,
+    *,
+    ids: Collection[str] = (),
+    given_ids: Collection[str] = (),
+    uris: Collection[str] = (),
+    texts: Collection[int] = (),
+) -> Found:
+    """Rows with one of these document ids, given ids (or parts of such), source objects or exact hashes of words.
+
+    Rows that are rejects because they were erased before are none of them.
+    """
+    found = Found()
+    by_id = dict(_ids_given(bucket, dataset, given_ids)) if given_ids else {}
+    found.given.update(by_id.values())
+    wanted = {*ids, *by_id}
+    if wanted or uris:
+        for table in _tables(bucket, dataset, "metrics", ["id", "source_uri", "reason"]):
+            known = pc.fill_null(pc.not_equal(table["reason"].cast(pa.string()), ERASED), True)
+            hit = pc.and_(known, pc.or_(_among(table["id"], wanted), _among(table["source_uri"], uris)))
+            rows = table.filter(hit)
+            found.sources.update(rows["source_uri"].to_pylist())
+            found.rejected.update(rows.filter(pc.is_valid(rows["reason"]))["id"].to_pylist())
+            found.kept.update(dict.fromkeys(rows.filter(pc.is_null(rows["reason"]))["id"].to_pylist(), 0))
+    if found.kept or texts:
+        for table in _tables(bucket, dataset, "signatures", ["id", "exact"]):
+            rows = table.filter(pc.or_(_among(table["id"], found.kept), pc.is_in(table["exact"], _texts(texts))))
+            found.kept.update(zip(rows["id"].to_pylist(), rows["exact"].to_pylist(), strict=True))
+    if found.rejected:
+        for copy in _copies(bucket, dataset, "id", found.rejected):
+            found.original_of[copy.id] = copy.duplicate_of
+    return found
+
+
+def copies_of(bucket: Bucket, dataset: Dataset, ids: Collection[str]) -> list[Copy]:
+    """Documents of the dataset that were dropped as duplicates of these, in this dataset or in an earlier one."""
+    return list(_copies(bucket, dataset, "duplicate_of", ids)) if ids else []
+
+
+def rewrite(bucket: Bucket, dataset: Dataset, dataset_id: str, prefix: str, erased: Collection[str]) -> Dataset:
+    """Write the dataset again below `prefix`, without the rows of these ids. The manifest is the caller's.
+
+    A file of which nothing is left is not written. Raises StorageError when the store fails.
+    """
+    documents: Counter[str] = Counter()
+    characters: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    n_redacted = 0
+    for folder in _FOLDERS:
+        for ref in list(bucket.list(f"{dataset.prefix}{folder}/")):
+            table = bucket.get_table(ref.key)
+            left = table.filter(pc.invert(_among(table["id"], erased)))
+            if len(left):
+                bucket.put_table(f"{prefix}{ref.key.removeprefix(dataset.prefix)}", left)
+            if folder == "shards":
+                split = ref.key.rsplit("/", 1)[-1].partition("-")[0]
+                documents[split] += len(left)
+                characters[split] += pc.sum(left["n_characters"]).as_py() or 0
+            elif folder == "metrics":
+                rejected.update(left["reason"].drop_null().to_pylist())
+                n_redacted += pc.sum(left["n_redacted"]).as_py() or 0
+    n_kept = sum(documents.values())
+    return dataset.model_copy(
+        update={
+            "dataset_id": dataset_id,
+            "prefix": prefix,
+            "n_read": n_kept + sum(rejected.values()),
+            "n_kept": n_kept,
+            "rejected": dict(sorted(rejected.items())),
+            "redacted": {"spans": n_redacted},
+            "n_documents": {split: documents[split] for split in SPLITS},
+            "n_characters": {split: n for split, n in characters.items() if n},
+        }
+    )
+
+
+def _ids_given(bucket: Bucket, dataset: Dataset, given_ids: Collection[str]) -> Iterator[tuple[str, str]]:
+    """`(document id, given id)` of what bears a given id. A long document was cut: its parts bear `<id>#<number>`."""
+    for folder in ("shards", "rejects"):
+        for table in _tables(bucket, dataset, folder, ["id", "given_id", "position"]):
+            given = table["given_id"].cast(pa.string())
+            is_part = pc.match_substring_regex(table["position"].cast(pa.string()), r"part:[0-9]+$")
+            whole = pc.if_else(is_part, pc.replace_substring_regex(given, r"#[0-9]+$", ""), given)
+            for name in (given, whole):
+                hit = _among(name, given_ids)
+                yield from zip(table["id"].filter(hit).to_pylist(), name.filter(hit).to_pylist(), strict=True)
+
+
+def _copies(bucket: Bucket, dataset: Dataset, column: str, values: Collection[str]) -> Iterator[Copy]:
+    columns = ["id", "source_uri", "position", "duplicate_of"]
+    for table in _tables(bucket, dataset, "rejects", columns):
+        hit = pc.and_(_among(table[column], values), pc.is_valid(table["duplicate_of"]))
+        yield from (Copy(**row) for row in table.filter(hit).to_pylist())
+
+
+def _tables(bucket: Bucket, dataset: Dataset, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    for ref in list(bucket.list(f"{dataset.prefix}{folder}/")):
+        yield bucket.get_table(ref.key, columns)
+
+
+def _among(column: pa.ChunkedArray, values: Iterable[str]) -> pa.ChunkedArray:
+    """Whether each value is one of these; false for null."""
+    return pc.fill_null(pc.is_in(column.cast(pa.string()), pa.array(list(values), pa.string())), False)
+
+
+def _texts(texts: Iterable[int]) -> pa.Array:
+    return pa.array(list(texts), pa.uint64())

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import httpx
 import psutil
+from botocore.exceptions import BotoCoreError, ClientError
 
 from bentos.gateway import applied_version
-from flows import supervisor
+from flows import sqs, supervisor
 from flows.context import Context
+from flows.processes import services
 from lake.errors import TidemillError
 from lake.probe import probe_store
 from lake.settings import Settings
@@ -40,6 +42,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         ("processes", lambda: _processes(settings)),
         ("Prefect", lambda: _prefect(settings)),
         ("gateway", lambda: _gateway(settings)),
+        ("events", lambda: _events(settings)),
         ("drops and versions", lambda: _work(context)),
     ]
     return [finding for name, look in looks for finding in _safely(name, look)]
@@ -139,6 +142,37 @@ def _gateway(settings: Settings) -> list[Finding]:
             "gateway", version is not None, f"routes version {version}", None if version else "'tidemill up' starts it"
         )
     ]
+
+
+def _events(settings: Settings) -> list[Finding]:
+    """The ways by which a store may wake the watcher. Without them it looks by itself, only a little later."""
+    findings = []
+    if settings.sqs_queue_url:
+        findings += _safely("event queue", lambda: [_queue(settings)])
+    if settings.webhook_port:
+        findings += _safely("webhook", lambda: [_webhook(settings)])
+    return findings
+
+
+def _queue(settings: Settings) -> Finding:
+    try:
+        redriven = sqs.has_redrive_policy(sqs.queue_client(settings), settings.sqs_queue_url)
+    except (BotoCoreError, ClientError) as error:
+        raise sqs.queue_error(error, settings) from error
+    detail = f"{settings.sqs_queue_url} answers"
+    if redriven:
+        return Finding("event queue", True, f"{detail}; what cannot be read goes to its dead-letter queue")
+    return Finding("event queue", False, f"{detail}, without a redrive policy: {sqs.NO_REDRIVE}", sqs.GIVE_REDRIVE)
+
+
+def _webhook(settings: Settings) -> Finding:
+    (process,) = (process for process in services(settings) if process.name == "webhook")
+    answer = httpx.head(
+        f"{process.url}/events", headers={"authorization": f"Bearer {settings.event_secret}"}, timeout=10
+    )
+    if answer.status_code == 401:
+        return Finding("webhook", False, f"{process.url} wants another secret", "'tidemill down', then 'tidemill up'")
+    return Finding("webhook", answer.raise_for_status().is_success, f"{process.url}/events takes events")
 
 
 def _work(context: Context) -> list[Finding]:

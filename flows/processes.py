@@ -27,14 +27,16 @@ class Process:
     port: int | None = None
     port_setting: str | None = None
     health_path: str | None = None
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str | None:
-        return f"http://127.0.0.1:{self.port}" if self.port else None
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104  (nobody is asked there)
+        return f"http://{host}:{self.port}" if self.port else None
 
 
 def services(settings: Settings) -> list[Process]:
-    """What the others need: object storage unless it is elsewhere, the Prefect server, the gateway."""
+    """What the others and the stores need: object storage unless it is elsewhere, Prefect, the gateway, the webhook."""
     storage = Process(
         name="storage",
         command=(
@@ -68,7 +70,12 @@ def services(settings: Settings) -> list[Process]:
         port_setting="TIDEMILL_GATEWAY_PORT",
         health_path="/healthz",
     )  # fmt: skip
-    return [*([storage] if settings.embedded_s3 else []), prefect, gateway]
+    return [
+        *([storage] if settings.embedded_s3 else []),
+        prefect,
+        gateway,
+        *([_webhook(settings)] if settings.webhook_port else []),
+    ]
 
 
 def workers() -> list[Process]:
@@ -128,6 +135,17 @@ def watcher(settings: Settings, process: Process) -> dict[str, Any]:
 def program(name: str) -> str:
     """A command of this very environment, whether or not it is activated."""
     return str(Path(sys.executable).parent / name)
+
+
+def _webhook(settings: Settings) -> Process:
+    return Process(
+        name="webhook",
+        command=(sys.executable, "-m", "flows.webhook"),
+        port=settings.webhook_port,
+        port_setting="TIDEMILL_WEBHOOK_PORT",
+        health_path="/healthz",
+        host=settings.webhook_host,
+    )
 
 
 def _pool_worker(pool: str, limit: int) -> Process:

@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     def gateway_api_key(self) -> str:
         return self.api_key or self._kept_secrets["api_key"]
 
-    @cached_property
+    @property
     def event_secret(self) -> str:
         """What the webhook asks of a sender."""
         return self.webhook_secret or _keep_webhook_secret(self.home / "secrets.json")

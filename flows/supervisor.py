@@ -55,10 +55,11 @@ def up(settings: Settings, told: Told) -> None:
         _require_free_ports(settings)
         _start_arbiter(settings)
     services = {process.name: process for process in processes.services(settings)}
-    storage = services.pop("storage", None)
-    if storage is not None:
-        _start(settings, [storage])
-        _wait(settings, storage, told)
+    # A store may want the webhook's answer before it starts: versitygw does.
+    first = [services.pop(name) for name in ("storage", "webhook") if name in services]
+    _start(settings, first)
+    for process in first:
+        _wait(settings, process, told)
     _open_store(settings, told)
     # The workers' imports take as long as the Prefect server's start: both at once. They wait for it on their own.
     workers = processes.workers()

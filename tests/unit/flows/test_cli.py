@@ -2,6 +2,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import cli
+from lake.settings import load_settings
 
 COMMANDS = ["up", "down", "status", "doctor", "drop", "runs", "models", "rollout", "ask", "lineage", "retrain", "demo"]
 
@@ -60,3 +61,12 @@ def test_no_store_is_told_with_its_address(monkeypatch, capsys, tmp_path):
     assert code == 1
     assert "127.0.0.1:1" in shown.err and "tidemill up" in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_where_the_webhook_listens_is_shown(capsys, tmp_path):
+    cli._where_to_look(load_settings(home=tmp_path))
+    assert "events" not in capsys.readouterr().out
+    cli._where_to_look(load_settings(home=tmp_path, webhook_port=9500))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "events http://127.0.0.1:9500/events (secret: " in shown
+    assert "webhook_secret" in shown

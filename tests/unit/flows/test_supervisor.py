@@ -44,6 +44,28 @@ def test_an_external_store_is_not_started(tmp_path):
     assert names == ["prefect", "gateway"]
 
 
+def test_the_webhook_runs_where_a_port_is_set_for_it(tmp_path):
+    assert "webhook" not in [process.name for process in processes.services(load_settings(home=tmp_path))]
+    webhook = processes.services(load_settings(home=tmp_path, webhook_port=9500))[-1]
+    assert (webhook.name, webhook.url, webhook.health_path) == ("webhook", "http://127.0.0.1:9500", "/healthz")
+    moved = processes.services(load_settings(home=tmp_path, webhook_port=9500, webhook_host="10.0.0.5"))[-1]
+    assert moved.url == "http://10.0.0.5:9500"
+    everywhere = processes.services(load_settings(home=tmp_path, webhook_port=9500, webhook_host="0.0.0.0"))[-1]
+    assert everywhere.url == "http://127.0.0.1:9500"  # where its health is asked
+
+
+def test_the_webhook_answers_before_the_store_is_asked(tmp_path, monkeypatch):
+    done = []
+    for name in ("_prepare_home", "_require_free_ports", "_end_strays", "_start_arbiter"):
+        monkeypatch.setattr(supervisor, name, lambda *_: None)
+    monkeypatch.setattr(supervisor, "_start", lambda _, wanted: None)
+    monkeypatch.setattr(supervisor, "_wait", lambda _, process, told: done.append(process.name))
+    monkeypatch.setattr(supervisor, "_open_store", lambda *_: done.append("the store is open"))
+    monkeypatch.setattr(supervisor, "deploy", lambda _: "")
+    supervisor.up(load_settings(home=tmp_path, webhook_port=9500), lambda *_: None)
+    assert done == ["storage", "webhook", "the store is open", "prefect", "gateway"]
+
+
 def test_everything_listens_on_loopback(home):
     for process in processes.services(home):
         assert process.url is None or process.url.startswith("http://127.0.0.1:")
@@ -52,8 +74,10 @@ def test_everything_listens_on_loopback(home):
         assert process.command[process.command.index("--host") + 1] == "127.0.0.1"
 
 
-def test_secrets_are_passed_by_the_environment_alone(home):
+def test_secrets_are_passed_by_the_environment_alone(tmp_path):
+    home = load_settings(home=tmp_path, webhook_port=9500, webhook_secret="wh-x")
     for process in processes.services(home):
+        assert "wh-x" not in " ".join(process.command)
         assert home.secret_access_key not in " ".join(process.command)
         assert home.gateway_api_key not in " ".join(process.command)
 

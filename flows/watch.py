@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from flows.context import Context
@@ -15,9 +16,9 @@ from lake.records import ObjectRef
 
 log = logging.getLogger("tidemill.watch")
 
-# The share of time that whole listings may take. A large inbox is asked for what comes after its last key in between:
-# with names that grow, as dates do, that shows new objects at once; all others wait for the next whole listing.
-FULL_LISTING_SHARE = 0.2
+# The share of time that listings may take. A large inbox is asked for what comes after its last key between whole
+# listings: with names that grow, as dates do, that shows new objects at once; all others wait for the next whole one.
+LISTING_SHARE = 0.2
 FULL_LISTING_AT_LEAST_EVERY_S = 300.0
 # More keys than this for one model: one whole listing is cheaper than asking for each.
 MAX_KEYS_ASKED = 50
@@ -89,27 +90,45 @@ class Watcher:
         return wakeup.bucket == self.context.bucket.name and wakeup.key.startswith(inbox_prefix(model))
 
 
+class _Pace:
+    """Lets listings of one kind take LISTING_SHARE of the time at most."""
+
+    def __init__(self) -> None:
+        self._ended_at, self._took_s = -FULL_LISTING_AT_LEAST_EVERY_S, 0.0
+
+    def is_due(self) -> bool:
+        wait_s = min(self._took_s / LISTING_SHARE, FULL_LISTING_AT_LEAST_EVERY_S)
+        return time.monotonic() - self._ended_at >= wait_s
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._ended_at = time.monotonic()
+        self._took_s = self._ended_at - started
+
+
 class _Inbox:
     """One model's inbox: which part of it to list next."""
 
     def __init__(self, context: Context, model: str) -> None:
         self._context, self._model = context, model
-        self._listed_at = -FULL_LISTING_AT_LEAST_EVERY_S
-        self._listing_took_s = 0.0
+        self._whole, self._tail = _Pace(), _Pace()
         self._last_key = ""
         self.has_news = False
 
     def look(self, named: Sequence[str]) -> None:
         """List the whole inbox when it is due, else its named keys and what comes after the last one."""
-        started, now = time.monotonic(), datetime.now(UTC)
-        arrivals = self._context.ledger.arrivals
-        wait_s = min(self._listing_took_s / FULL_LISTING_SHARE, FULL_LISTING_AT_LEAST_EVERY_S)
-        if started - self._listed_at >= wait_s or len(named) > MAX_KEYS_ASKED:
-            n_new = arrivals.reconcile(self._model, self._followed(_pages(self._context, self._model)), now)
-            self._listed_at, self._listing_took_s = time.monotonic(), time.monotonic() - started
+        now, arrivals = datetime.now(UTC), self._context.ledger.arrivals
+        n_new = 0
+        if self._whole.is_due() or len(named) > MAX_KEYS_ASKED:
+            with self._whole.measured():
+                n_new += arrivals.reconcile(self._model, self._followed(_pages(self._context, self._model)), now)
         else:
-            later = _pages(self._context, self._model, self._last_key)
-            n_new = arrivals.reconcile(self._model, self._followed(later), now, whole=False)
+            if self._tail.is_due():
+                with self._tail.measured():
+                    later = self._followed(_pages(self._context, self._model, self._last_key))
+                    n_new += arrivals.reconcile(self._model, later, now, whole=False)
             if named:
                 found = [ref for ref in map(self._context.bucket.find, named) if ref is not None]
                 n_new += arrivals.reconcile(self._model, [found], now, whole=False, keys=named)

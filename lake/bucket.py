@@ -6,28 +6,22 @@ import hashlib
 import io
 import re
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
-from botocore.config import Config
 from botocore.exceptions import ClientError
-from botocore.handlers import add_expect_header
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.errors import SourceChanged, StorageError
 from lake.records import ObjectRef
+from lake.s3_client import s3_client
 from lake.settings import Settings
 from lake.store_errors import STORE_ERRORS, storage_error
-
-# boto3's session is shared by all threads, and must not make two clients at once (its guide, "Multithreading").
-_one_at_a_time = threading.Lock()
 
 # nanio lists an object that is being written, under the name of its temporary file.
 _UNFINISHED = re.compile(r"(^|/)\.tmp\.[0-9a-f]{32}$")
@@ -62,27 +56,7 @@ class Bucket:
         self.address = address
         self.name = address.name
         self._page_size = page_size
-        with _one_at_a_time:
-            self.client: Any = boto3.client(
-                "s3",
-                endpoint_url=address.endpoint_url,
-                aws_access_key_id=address.access_key_id,
-                aws_secret_access_key=address.secret_access_key,
-                region_name=address.region,
-                config=Config(
-                    signature_version="s3v4",
-                    retries={"max_attempts": 5, "mode": "standard"},
-                    connect_timeout=5,
-                    read_timeout=60,
-                    s3={"addressing_style": "path"},
-                    # Newer botocore adds checksum trailers by default, which S3 look-alikes do not all understand.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
-        # A store that refuses a PUT before its body has come leaves the connection out of step: the next request on it
-        # is read as that body and answered 400. Sending the body at once also saves a round trip.
-        self.client.meta.events.unregister("before-call.s3", add_expect_header)
+        self.client = s3_client(address)
 
     def list(self, prefix: str) -> Iterator[ObjectRef]:
         """All objects under the prefix, in the order of their keys."""

@@ -89,6 +89,8 @@ def run_stage(
     finished = _finished(ledger, bucket, identity)
     if finished is None:
         attempt = ledger.stages.begin(identity, model, folder_of(identity))
+        if attempt is None:  # committed this very moment
+            return record_type.model_validate(ledger.stages.find(identity))
         started = time.monotonic()
         bucket.delete_folder(attempt.prefix)  # what an installation that lost its ledger has left
         record = build(identity, attempt.prefix)

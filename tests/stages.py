@@ -9,6 +9,7 @@ from lake.records import Record
 def commit_record(ledger: Ledger, stage: str, model: str, identity: str, record: Record) -> None:
     """Enter a stage as done, as if its only attempt had built it."""
     attempt = ledger.stages.begin(identity, model, f"{stage}/{model}/{identity}/")
+    assert attempt is not None
     assert ledger.stages.commit(
         attempt,
         stage=stage,

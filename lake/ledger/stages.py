@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select, update
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
+from lake.layout import manifest_key
 from lake.ledger.tables import stage_attempts, stages
 
 
@@ -34,13 +36,15 @@ class Stages:
         with self._engine.connect() as connection:
             return connection.scalar(select(stages.c.record).where(stages.c.stage_id == stage_id))
 
-    def begin(self, stage_id: str, model: str, folder: str) -> StageAttempt:
+    def begin(self, stage_id: str, model: str, folder: str) -> StageAttempt | None:
         """Take a stage over: earlier attempts, dead or merely paused, cannot be committed any more.
 
-        The first attempt writes to `folder`, the second to `folder.2`, and so on: a process that wakes up after it was
-        taken for dead writes where nobody reads.
+        None when it is committed. The first attempt writes to `folder`, the next one to `folder.2`, and so on, never
+        where another has written: a process that wakes up after it was taken for dead writes where nobody reads.
         """
         with self._engine.begin() as connection:
+            if connection.scalar(select(stages.c.stage_id).where(stages.c.stage_id == stage_id)) is not None:
+                return None
             this = stage_attempts.c.stage_id == stage_id
             number = 1 + (connection.scalar(select(func.max(stage_attempts.c.number)).where(this)) or 0)
             connection.execute(
@@ -50,7 +54,7 @@ class Stages:
                 stage_id=stage_id,
                 number=number,
                 model=model,
-                prefix=folder if number == 1 else f"{folder.removesuffix('/')}.{number}/",
+                prefix=_free_prefix(connection, folder),
                 state="open",
                 started_at=datetime.now(UTC),
             )
@@ -126,3 +130,14 @@ class Stages:
                 .order_by(stages.c.committed_at)
             )
             return [(row.stage, row.stage_id, row.duration_s) for row in rows]
+
+
+def _free_prefix(connection: Connection, folder: str) -> str:
+    """`folder`, or a numbered one beside it, that no attempt has been given and no committed stage lies in."""
+    for number in count(1):
+        prefix = folder if number == 1 else f"{folder.removesuffix('/')}.{number}/"
+        given = select(stage_attempts.c.stage_id).where(stage_attempts.c.prefix == prefix)
+        committed = select(stages.c.stage_id).where(stages.c.manifest_key == manifest_key(prefix))
+        if connection.scalar(given) is None and connection.scalar(committed) is None:
+            return prefix
+    raise AssertionError  # count() does not end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from sqlalchemy import inspect, text
 
 from lake.errors import TidemillError
 from lake.ledger import Ledger
+from lake.ledger.stages import StageAttempt
 from lake.ledger.tables import metadata
 from lake.records import DriftVerdict, ObjectRef
 from lake.settings import Settings
@@ -66,26 +66,18 @@ def test_migrating_again_changes_nothing(ledger: Ledger) -> None:
     assert ledger.revision() == (current, newest)
 
 
-def test_a_new_database_has_no_revision(settings: Settings) -> None:
-    fresh = Ledger(settings)
-    current, newest = fresh.revision()
+def test_a_new_database_has_no_revision(unmigrated: Ledger) -> None:
+    current, newest = unmigrated.revision()
     assert current is None
     assert newest is not None
-    fresh.engine.dispose()
 
 
-def test_processes_that_migrate_at_once_both_succeed(settings: Settings) -> None:
-    ledgers = [Ledger(settings) for _ in range(3)]
-    concurrently([ledger.migrate for ledger in ledgers])
-    assert len({ledger.revision() for ledger in ledgers}) == 1
-    for ledger in ledgers:
-        ledger.engine.dispose()
-
-
-def test_it_survives_a_kill_of_its_process(ledger: Ledger) -> None:
-    with ledger.engine.connect() as connection:
+def test_sqlite_survives_a_kill_of_its_process(settings: Settings) -> None:
+    opened = Ledger(settings)
+    with opened.engine.connect() as connection:
         assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
         assert connection.scalar(text("PRAGMA synchronous")) == 2  # FULL
+    opened.engine.dispose()
 
 
 def test_times_of_any_zone_come_back_in_utc(ledger: Ledger) -> None:
@@ -93,7 +85,7 @@ def test_times_of_any_zone_come_back_in_utc(ledger: Ledger) -> None:
     seen = ObjectRef(
         bucket="b", key="k", etag="e", size_bytes=1, last_modified=datetime(2026, 7, 1, 1, tzinfo=summer_time)
     )
-    ledger.arrivals.reconcile("docs", [seen], NOW)
+    ledger.arrivals.reconcile("docs", [[seen]], NOW)
     ((found, _),) = ledger.arrivals.drops_with_object("k")
     assert found.last_modified == datetime(2026, 6, 30, 23, tzinfo=UTC)
     assert found.last_modified.tzinfo is UTC
@@ -105,6 +97,9 @@ def test_times_of_any_zone_come_back_in_utc(ledger: Ledger) -> None:
         ("nonsense", "Could not parse"),
         ("oracle+nothing://u:hidden@db/x", "nothing"),
         ("sqlite:////proc/no/ledger.db", "No such file"),
+        ("postgresql://u:hid@den@db/x", "several"),
+        ("postgresql://u:hidden@127.0.0.1:1/x?connect_timeout=3", "Connection refused"),
+        ("postgres://127.0.0.1:1/x?user=u&password=hidden", "Connection refused"),
     ],
 )
 def test_a_database_that_cannot_be_opened_is_explained(settings: Settings, url: str, got: str) -> None:
@@ -113,6 +108,7 @@ def test_a_database_that_cannot_be_opened_is_explained(settings: Settings, url: 
     assert got in caught.value.got
     assert "TIDEMILL_DATABASE_URL" in caught.value.remedy
     assert "hidden" not in str(caught.value)
+    assert "den@db" not in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_explained(settings: Settings, tmp_path: Path) -> None:
@@ -122,31 +118,37 @@ def test_a_file_that_is_no_database_is_explained(settings: Settings, tmp_path: P
         Ledger(settings.model_copy(update={"database_url": f"sqlite:///{path}"})).migrate()
 
 
-def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger, settings: Settings) -> None:
-    with sqlite3.connect(settings.home / "ledger.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+def test_a_ledger_of_a_newer_version_is_refused(ledger: Ledger) -> None:
+    with ledger.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(TidemillError, match="this version of Tidemill"):
         ledger.migrate()
 
 
-def test_a_stage_is_committed_once(ledger: Ledger) -> None:
-    def commit(owner: int) -> bool:
-        return ledger.stages.commit(
-            stage_id="s1",
-            stage="prepare",
-            model="docs",
-            manifest_key="datasets/docs/s1/manifest.json",
-            record={"owner": owner},
-            duration_s=1.5,
-        )
+def commit(ledger: Ledger, attempt: StageAttempt, by: int) -> bool:
+    return ledger.stages.commit(
+        attempt, stage="prepare", manifest_key=f"{attempt.prefix}manifest.json", record={"by": by}, duration_s=1.5
+    )
 
+
+def test_a_stage_is_committed_once(ledger: Ledger) -> None:
     assert ledger.stages.find("s1") is None
-    won = concurrently([partial(commit, owner) for owner in range(6)])
+    attempt = ledger.stages.begin("s1", "docs", "datasets/docs/s1/")
+    won = concurrently([partial(commit, ledger, attempt, by) for by in range(6)])
     assert sum(won) == 1
-    assert ledger.stages.find("s1") == {"owner": won.index(True)}
-    assert ledger.stages.records("prepare", "docs") == [{"owner": won.index(True)}]
+    assert ledger.stages.find("s1") == {"by": won.index(True)}
+    assert ledger.stages.records("prepare", "docs") == [{"by": won.index(True)}]
     assert ledger.stages.records("prepare", "other") == []
     assert ledger.stages.durations("docs") == [("prepare", "s1", 1.5)]
+
+
+def test_of_attempts_that_begin_at_once_the_last_one_can_be_committed(ledger: Ledger) -> None:
+    attempts = concurrently([partial(ledger.stages.begin, "s1", "docs", "datasets/docs/s1/")] * 4)
+    assert sorted(attempt.number for attempt in attempts) == [1, 2, 3, 4]
+    assert len({attempt.prefix for attempt in attempts}) == 4
+    won = concurrently([partial(commit, ledger, attempt, attempt.number) for attempt in attempts])
+    assert [attempt.number for attempt, first in zip(attempts, won, strict=True) if first] == [4]
+    assert ledger.stages.find("s1") == {"by": 4}
 
 
 def test_a_window_is_judged_once(ledger: Ledger) -> None:

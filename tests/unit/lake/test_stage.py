@@ -152,6 +152,7 @@ def test_a_process_that_wakes_up_before_its_heir_has_ended_says_so(ledger: Ledge
 def test_only_what_can_never_be_committed_is_swept(ledger: Ledger, bucket: Bucket) -> None:
     made = run(ledger, bucket, partial(build, bucket))
     under_way = ledger.stages.begin("another-stage", "docs", "reports/docs/check/another/")
+    assert under_way is not None
     bucket.put(f"{under_way.prefix}a.txt", b"half")
     assert sweep(ledger, bucket) == 0
     assert keys(bucket, made.made_id) == ["a.txt", "b/c.txt", "manifest.json"]
@@ -197,9 +198,41 @@ def test_a_manifest_of_another_stage_in_the_same_place_is_replaced(ledger: Ledge
     assert (made.made_id, made.by) == (other, "second")
 
 
+def test_stages_that_share_a_folder_never_write_to_the_same_place(ledger: Ledger, bucket: Bucket) -> None:
+    """A version's adapter has one folder, whatever code and rules it was trained by."""
+
+    def shared(identity: str, rank: int) -> Made:
+        return run_stage(
+            ledger,
+            bucket,
+            stage="made",
+            model="docs",
+            inputs=[identity],
+            parameters={"rank": rank},
+            package="lake",
+            folder_of=lambda _: "models/docs/v1/adapter/",
+            record_type=Made,
+            build=partial(build, bucket, by=f"rank {rank}"),
+        )
+
+    lost = ledger.stages.begin("lost", "docs", "models/docs/v1/adapter/")
+    assert lost is not None
+    shared("a", 8)
+    shared("a", 16)
+    assert sweep(ledger, bucket, abandoned_after=timedelta(0)) == 1
+    assert bucket.get("models/docs/v1/adapter.2/a.txt") == b"rank 8 a.txt"
+    assert bucket.get("models/docs/v1/adapter.3/a.txt") == b"rank 16 a.txt"
+
+
+def test_a_stage_committed_at_the_last_moment_is_not_begun(ledger: Ledger, bucket: Bucket) -> None:
+    made = run(ledger, bucket, partial(build, bucket))
+    assert ledger.stages.begin(made.made_id, "docs", prefix_of(made.made_id)) is None
+
+
 def test_a_damaged_manifest_counts_for_nothing(ledger: Ledger, bucket: Bucket) -> None:
     identity = stage_id("made", ["input-1"], {"rank": 8}, code_version("lake"))
     attempt = ledger.stages.begin(identity, "docs", prefix_of(identity))
+    assert attempt is not None
     bucket.put(manifest_key(attempt.prefix), b"{")
     assert run(ledger, bucket, partial(build, bucket, by="second")).by == "second"
 

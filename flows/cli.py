@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import cli_erase
+from flows.cli_ledger import ledger_commands
 from lake.errors import TidemillError
 from lake.settings import Settings, load_settings
 
@@ -30,6 +31,7 @@ commands = typer.Typer(
 )
 models_commands = typer.Typer(help="List the models and their versions, or add a recipe.", invoke_without_command=True)
 rollout_commands = typer.Typer(help="Show rollouts, offer a version again, or roll back.", invoke_without_command=True)
+commands.add_typer(ledger_commands, name="ledger")
 commands.add_typer(models_commands, name="models")
 commands.add_typer(rollout_commands, name="rollout")
 commands.command()(cli_erase.erase)
@@ -147,7 +149,7 @@ def drop(
 @commands.command()
 def runs(
     model: Annotated[str | None, typer.Option("--model", "-m", help="only this model")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="flow runs to show")] = 15,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="drops and flow runs to show")] = 15,
 ) -> None:
     """Show the drops and what became of them, then the newest flow runs."""
     from flows.context import Context
@@ -155,14 +157,15 @@ def runs(
 
     context = Context(load_settings())
     table = Table("drop", "model", "state", "since", "objects", "dataset", "message", title="Drops")
-    for state in context.ledger.drops.states(model):
-        found = context.ledger.drops.get(state.drop_id)
+    states = context.ledger.drops.states(model)[-limit:]
+    sizes = context.ledger.drops.sizes([state.drop_id for state in states])
+    for state in states:
         table.add_row(
             state.drop_id,
             state.model,
             state.state,
             _ago(state.updated_at),
-            str(len(found.objects) if found else 0),
+            str(sizes[state.drop_id]),
             state.dataset_id or "-",
             state.message or "",
         )

@@ -26,12 +26,15 @@ from flows import pipeline as flows
 from flows.context import Context, process_owner
 from flows.monitor import confirmed_drift, new_window
 from flows.reaper import OWNER_TAG, Reaper, beating
+from flows.sqs import listen
 from flows.watch import Watcher
 from lake.errors import TidemillError
 from lake.ledger.drops import DropState
 
 log = logging.getLogger("tidemill.serve")
 RETRY_S = 30.0
+EVENTS_EVERY_S = 1.0
+HAND_OVER_EVERY_S = 5.0
 ORPHANS_EVERY_S = 20.0
 _UNFINISHED = ("preparing", "training", "waiting")
 
@@ -76,10 +79,14 @@ class Server:
         """
         with beating(self.context):
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
+            if self.context.settings.sqs_queue_url:
+                arguments = (self.context, self.stopping, self.wake)
+                threading.Thread(target=listen, args=arguments, name="sqs", daemon=True).start()
             while not self.stopping.is_set():
                 started = time.monotonic()
                 self._attempt("handing over", self.tick)
-                self._closed.wait(max(0.0, self.context.settings.poll_interval_s - (time.monotonic() - started)))
+                every_s = min(self.context.settings.poll_interval_s, HAND_OVER_EVERY_S)
+                self._closed.wait(max(0.0, every_s - (time.monotonic() - started)))
                 self._closed.clear()
 
     def wake(self) -> None:
@@ -96,11 +103,19 @@ class Server:
         while not self.stopping.is_set():
             started = time.monotonic()
             self._attempt("watching", self._look)
-            wait_s = settings.poll_interval_s
+            until = started + settings.poll_interval_s
             if self._watcher.settling():
-                wait_s = min(wait_s, settings.settle_s)
-            self._watcher.wake.wait(max(0.0, wait_s - (time.monotonic() - started)))
-            self._watcher.wake.clear()
+                until = started + min(settings.poll_interval_s, settings.settle_s)
+            self._rest(until)
+
+    def _rest(self, until: float) -> None:
+        """Wait for the next look, or for an event: this process tells of its own, others leave theirs in the ledger."""
+        while (left_s := until - time.monotonic()) > 0:
+            if self._watcher.wake.wait(min(left_s, EVENTS_EVERY_S)):
+                break
+            if left_s > EVENTS_EVERY_S and self._watcher.is_woken():
+                break
+        self._watcher.wake.clear()
 
     def _look(self) -> None:
         if self._watcher.tick():

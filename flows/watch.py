@@ -82,6 +82,14 @@ class Watcher:
         self.context.ledger.wakeups.forget(wakeup.number for wakeup in pending if wakeup not in unanswered)
         return closed
 
+    def is_woken(self) -> bool:
+        """Whether the ledger holds an event that no look has answered. False while the ledger is away."""
+        try:
+            return bool(self.context.ledger.wakeups.pending(limit=1))
+        except Exception as error:
+            self._complain("events", error)
+            return False
+
     def settling(self) -> bool:
         """Whether new objects have come at the last look: it pays to look again as soon as they have settled."""
         return any(inbox.has_news for inbox in self._inboxes.values())

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from lake.errors import TidemillError
@@ -175,6 +175,13 @@ class Drops:
             query = query.where(drops.c.state.in_(only))
         with self._engine.connect() as connection:
             return [DropState.model_validate(dict(row._mapping)) for row in connection.execute(query)]
+
+    def sizes(self, drop_ids: Collection[str]) -> dict[str, int]:
+        """Number of objects in each of these drops."""
+        query = select(objects.c.drop_id, func.count()).where(objects.c.drop_id.in_(drop_ids))
+        with self._engine.connect() as connection:
+            counted = dict(connection.execute(query.group_by(objects.c.drop_id)).tuples().all())
+        return {drop_id: counted.get(drop_id, 0) for drop_id in drop_ids}
 
     def _close_again(self, connection: Connection, drop_id: str, attempts: int, message: str, now: datetime) -> None:
         again = attempts < MAX_ATTEMPTS

@@ -13,7 +13,6 @@ import hashlib
 import hmac
 import logging
 
-import anyio
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
@@ -31,14 +30,65 @@ SIGNATURE_HEADER = "x-tidemill-signature"
 RECORD_WITHIN_S = 2.0
 BODY_WITHIN_S = 10.0
 RETRY_AFTER_S = 5
-MAX_CONNECTIONS = 100
+MAX_CONNECTIONS = 300  # versitygw opens one for each event
+
+
+_Pairs = list[tuple[str, str]]
+
+
+class Recorder:
+    """Writes to the ledger, one transaction at a time: what comes during one shares the next.
+
+    A store sends one event an object. Each in a transaction of its own, they would wait for the disk one after another.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting: list[tuple[_Pairs, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def record(self, named: _Pairs) -> None:
+        """Durable on return. Raises what the database does, or TimeoutError; then it may be recorded all the same."""
+        if not named:
+            return
+        entry = (named, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        try:
+            async with asyncio.timeout(RECORD_WITHIN_S):
+                await entry[1]
+        finally:
+            if entry in self._waiting:  # given up on before its turn
+                self._waiting.remove(entry)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            named = dict.fromkeys(pair for pairs, _ in batch for pair in pairs)
+            try:
+                await asyncio.to_thread(self._ledger.wakeups.record, named, "webhook")
+            except Exception as error:
+                _settle(batch, error)
+            else:
+                _settle(batch, None)
+
+
+def _settle(batch: list[tuple[_Pairs, asyncio.Future[None]]], error: Exception | None) -> None:
+    for _, recorded in batch:
+        if recorded.done():  # its sender has been refused meanwhile
+            continue
+        if error:
+            recorded.set_exception(error)
+        else:
+            recorded.set_result(None)
 
 
 class Webhook:
     """The handlers of one installation. `secret` is what a sender must know."""
 
     def __init__(self, ledger: Ledger, bucket: str, secret: str) -> None:
-        self._ledger = ledger
+        self._recorder = Recorder(ledger)
         self._bucket = bucket
         self._secret = secret.encode()
         self._complained = ""
@@ -69,11 +119,9 @@ class Webhook:
             return _refusal(400, str(error))
         return await self._record(named)
 
-    async def _record(self, named: list[tuple[str, str]]) -> Response:
+    async def _record(self, named: _Pairs) -> Response:
         try:
-            # Given up on, the write may still succeed: the sender comes again, and wakes twice.
-            with anyio.fail_after(RECORD_WITHIN_S):
-                await anyio.to_thread.run_sync(self._ledger.wakeups.record, named, "webhook", abandon_on_cancel=True)
+            await self._recorder.record(named)
         except (SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
             cause = getattr(error, "orig", None) or error
             self._complain(f"the ledger cannot be written: {type(cause).__name__} {cause}".strip())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
+import threading
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,12 +33,11 @@ class Wakeups:
         self.recorded: list[tuple[str, str]] = []
         self.away = False
 
-    def record(self, named: list[tuple[str, str]], source: str) -> int:
+    def record(self, named: Iterable[tuple[str, str]], source: str) -> None:
         if self.away:
             raise OperationalError("INSERT …", {}, Exception("database is locked"))
         assert source == "webhook"
         self.recorded += named
-        return len(named)
 
 
 @pytest.fixture
@@ -148,6 +150,55 @@ def test_nothing_is_said_to_be_taken_that_is_not_recorded(
     wakeups.away = False
     assert client.post("/events", content=BODY, headers=bearer(SECRET)).status_code == 204
     assert wakeups.recorded == [("tidemill", "inbox/m/a b.txt")]
+
+
+def test_what_comes_while_the_disk_is_busy_shares_the_next_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[list[tuple[str, str]]] = []
+    entered, free = threading.Event(), threading.Event()
+
+    def record(named: Iterable[tuple[str, str]], source: str) -> None:
+        entered.set()
+        assert free.wait(10)
+        written.append(list(named))
+
+    async def senders() -> None:
+        recorder = webhook.Recorder(SimpleNamespace(wakeups=SimpleNamespace(record=record)))  # type: ignore[arg-type]
+        first = asyncio.create_task(recorder.record([("t", "inbox/m/0")]))
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        others = [asyncio.create_task(recorder.record([("t", f"inbox/m/{i % 10}")])) for i in range(1, 50)]
+        await asyncio.sleep(0)
+        assert not first.done()
+        free.set()
+        await asyncio.gather(first, *others)
+        await recorder.record([])
+
+    asyncio.run(senders())
+    assert [len(batch) for batch in written] == [1, 10]  # each key once
+
+
+def test_who_has_been_refused_is_not_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "RECORD_WITHIN_S", 0.05)
+    written: list[tuple[str, str]] = []
+    free = threading.Event()
+
+    def record(named: Iterable[tuple[str, str]], source: str) -> None:
+        assert free.wait(10)
+        written.extend(named)
+
+    async def senders() -> None:
+        recorder = webhook.Recorder(SimpleNamespace(wakeups=SimpleNamespace(record=record)))  # type: ignore[arg-type]
+        sent = [asyncio.create_task(recorder.record([("t", f"inbox/m/{name}")])) for name in ("a", "b", "c")]
+        await asyncio.sleep(0)
+        late = asyncio.create_task(recorder.record([("t", "inbox/m/late")]))
+        answers = await asyncio.gather(*sent, late, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [TimeoutError] * 4
+        free.set()
+        await recorder.record([("t", "inbox/m/again")])
+
+    asyncio.run(senders())
+    assert ("t", "inbox/m/late") not in written
+    assert written[-1] == ("t", "inbox/m/again")
 
 
 def test_without_a_port_it_says_which_setting_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -15,18 +15,14 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from flows.context import Context
-from flows.deployments import deploy
-from flows.processes import Process, environment, services, workers
 from lake.layout import inbox_prefix, recipe_key
-from lake.recipe import CheckRules, PrepareRules, Recipe, Training
 from lake.settings import load_settings
 from tests.ports import free_ports
-from tests.servers import answers, process, wait_until
-from tests.tiny_model import write_tiny_model
+from tests.servers import wait_until
+from tests.watching import recipe_for_any_drop, wait_until_prepared, watching
 
 MODELS = ("one", "two", "three", "four")
 PHASE_S = 2.0  # twice the poll interval: every phase of it is as likely
-DONE_WITHIN_S = 120.0
 _PROSE = [topics[name] for name in sorted(topics)]
 
 
@@ -63,42 +59,17 @@ def arrivals(n_drops: int) -> list[Arrival]:
 
 @contextmanager
 def _installation(folder: Path) -> Iterator[Context]:
+    """With all MODELS registered."""
+    from tests.tiny_model import write_tiny_model  # torch: memory that the processes measured may need
+
     ports = dict(zip(("s3_port", "prefect_port", "gateway_port", "gateway_admin_port"), free_ports(4), strict=True))
-    context = Context(load_settings(home=folder / "home", **ports))
-    settings = context.settings
-    for name in ("run", "logs"):
-        (settings.home / name).mkdir(parents=True)
-    wanted = {found.name: found for found in (*services(settings), *workers())}
-    with ExitStack() as running:
-
-        def start(found: Process) -> None:
-            log = settings.home / "logs" / f"{found.name}.log"
-            running.enter_context(process(found.command, log, {**environment(settings), **found.environment}))
-
-        start(wanted["storage"])
-        wait_until("the store answers", lambda: _listens(settings.s3_url))
-        context.bucket.ensure(create=True)
-        context.ledger.migrate()
-        start(wanted["prefect"])
-        wait_until("Prefect answers", lambda: answers(f"{settings.prefect_api_url}/health"), timeout_s=120)
-        deploy(settings)
-        base_model = write_tiny_model(folder / "tiny")  # its conversion must not take processor time from what is timed
+    # Converting a large model meanwhile would take processor time from what is timed.
+    base_model = f"file:{write_tiny_model(folder / 'tiny')}"
+    with watching(load_settings(home=folder / "home", **ports)) as context:
         for model in MODELS:
-            recipe = _recipe(model, f"file:{base_model}")
+            recipe = recipe_for_any_drop(model, base_model)
             context.bucket.put(recipe_key(model), recipe.model_dump_json().encode())
-        start(wanted["serve"])
         yield context
-
-
-def _recipe(model: str, base_model: str) -> Recipe:
-    """A model for which every drop is enough, and that is never trained: what follows must not disturb the next drop."""
-    return Recipe(
-        name=model,
-        base_model=base_model,
-        prepare=PrepareRules(min_characters=1),
-        check=CheckRules(min_documents=1, min_median_words=1),
-        training=Training(min_documents=1_000_000),
-    )
 
 
 def _dropped(context: Context, model: str, number: int) -> tuple[str, datetime]:
@@ -106,18 +77,7 @@ def _dropped(context: Context, model: str, number: int) -> tuple[str, datetime]:
     key = f"{inbox_prefix(model)}note-{number:04}.txt"
     context.bucket.put(key, _PROSE[number % len(_PROSE)][:1_500].encode())
     answered_at = datetime.now(UTC)
-    wait_until(f"a drop with {key} is prepared", lambda: _prepared(context, model, key), DONE_WITHIN_S)
-    ((_, drop_id),) = context.ledger.arrivals.drops_with_object(key)
-    if drop_id is None:
-        raise AssertionError(f"{key} is in no drop")
-    return drop_id, answered_at
-
-
-def _prepared(context: Context, model: str, key: str) -> bool:
-    time.sleep(0.5)  # each look at the ledger is a turn that the watcher has to wait for
-    ids = {drop_id for _, drop_id in context.ledger.arrivals.drops_with_object(key)}
-    states = {state.drop_id: state.state for state in context.ledger.drops.states(model)}
-    return any(states.get(drop_id or "", "closed") not in ("closed", "preparing") for drop_id in ids)
+    return wait_until_prepared(context, model, key), answered_at
 
 
 def _running_at(context: Context, drop_ids: set[str]) -> dict[str, datetime]:
@@ -134,11 +94,3 @@ def _running_at(context: Context, drop_ids: set[str]) -> dict[str, datetime]:
 
     wait_until("Prefect tells of all prepare tasks", all_told)
     return found
-
-
-def _listens(url: str) -> bool:
-    try:
-        httpx.get(url, timeout=2)
-    except httpx.HTTPError:
-        return False
-    return True

@@ -33,7 +33,7 @@ def fill(data: Path, bucket: Bucket, model: str, n_objects: int, n_folders: int)
             if number < n_folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        if number % (n_objects // N_CHECKED) == 0:
+        if number % max(1, n_objects // N_CHECKED) == 0:
             answer = bucket.client.get_object(Bucket=bucket.name, Key=key)
             if answer["ETag"] != etag or answer["Body"].read() != body:
                 raise ValueError(f"{key}: expected what was written; has nanio's layout on disk changed?")

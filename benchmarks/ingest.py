@@ -53,7 +53,7 @@ class Listed(BaseModel):
 
 
 def run() -> list[Figure]:
-    return [*_latency(arrivals(N_DROPS)), *_listings(1), *_listings(N_FOLDERS)]
+    return [*_listings(1), *_listings(N_FOLDERS), *_latency(arrivals(N_DROPS))]
 
 
 def _latency(seen: list[Arrival]) -> list[Figure]:
@@ -61,14 +61,14 @@ def _latency(seen: list[Arrival]) -> list[Figure]:
     closed = sorted(arrival.closed_after_s for arrival in seen)
     what = f"{len(seen)} drops of one object each, one after another at random phases, on models that had one before"
     return [
-        at_most("visible → first stage, median", _percentile(running, 50), MAX_MEDIAN_S, "s", what),
-        at_most("visible → first stage, p99", _percentile(running, 99), MAX_P99_S, "s", what),
+        at_most("visible → first stage, median", percentile(running, 50), MAX_MEDIAN_S, "s", what),
+        at_most("visible → first stage, p99", percentile(running, 99), MAX_P99_S, "s", what),
         told("visible → first stage, largest", running[-1], "s", what),
-        told("of it until its drop is closed, median", _percentile(closed, 50), "s", "polling and the settle window"),
+        told("of it until its drop is closed, median", percentile(closed, 50), "s", "polling and the settle window"),
     ]
 
 
-def _percentile(ordered: list[float], percent: int) -> float:
+def percentile(ordered: list[float], percent: int) -> float:
     """By nearest rank: of fewer than 100, the 99th percentile is the largest."""
     return ordered[-(-len(ordered) * percent // 100) - 1]
 

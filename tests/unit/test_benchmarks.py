@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as program
+from benchmarks._inbox import fill
+from benchmarks.ingest import percentile
 from benchmarks.report import Figure, at_least, at_most, show, told, write
+from lake.bucket import Bucket
+from tests.s3 import address_of, nanio
 
 FIGURES = [
     at_most("ratio", 1.1, 1.25, "×", "CPU seconds"),
@@ -41,8 +46,33 @@ def test_figures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_are_the_modules_with_a_benchmark() -> None:
-    assert "prepare" in program.names()
+    assert {"ingest", "prepare"} <= set(program.names())
     assert not {"report", "__main__", "_documentation"} & set(program.names())
+
+
+@pytest.mark.parametrize(
+    ("n", "percent", "expected"), [(40, 50, 20), (40, 99, 40), (100, 99, 99), (200, 99, 198), (1, 50, 1), (3, 50, 2)]
+)
+def test_a_percentile_is_a_value_that_was_measured(n: int, percent: int, expected: int) -> None:
+    assert percentile([float(value) for value in range(1, n + 1)], percent) == expected
+
+
+@pytest.mark.parametrize("n_folders", [1, 3])
+def test_an_inbox_written_to_disk_is_what_a_store_would_have_kept(tmp_path: Path, n_folders: int) -> None:
+    with nanio(tmp_path) as url:
+        bucket = Bucket(address_of(url, "filled"))
+        bucket.ensure(create=True)
+        fill(tmp_path / "data", bucket, "docs", 20, n_folders)
+        found = list(bucket.list("inbox/docs/"))
+        assert len(found) == 20
+        assert len({ref.key.rpartition("/")[0] for ref in found}) == n_folders
+        for ref in found:
+            body = bucket.open_version(ref).read()
+            assert (ref.size_bytes, ref.etag) == (len(body), hashlib.md5(body).hexdigest())
+        before = found[0]
+        bucket.put(before.key, body=bucket.get(before.key))
+        again = next(ref for ref in bucket.list("inbox/docs/") if ref.key == before.key)
+        assert (again.etag, again.size_bytes) == (before.etag, before.size_bytes)
 
 
 @pytest.mark.parametrize(("figures", "status"), [(FIGURES, 1), (FIGURES[:1], 0)])

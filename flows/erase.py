@@ -12,10 +12,10 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from beam_jobs.erase import find, rewrite
-from flows.context import Context
+from flows.context import Context, is_gone, process_owner
 from flows.datasets import committed_datasets, current_datasets
 from flows.erase_plan import Plan
-from lake.errors import StorageError
+from lake.errors import StageTakenOver, StorageError
 from lake.layout import DATASETS, dataset_prefix
 from lake.ledger.erasures import Erasure
 from lake.records import Dataset
@@ -40,6 +40,7 @@ def erase(context: Context, plans: Sequence[Plan]) -> list[Erasure]:
                 texts=planned.texts,
                 rebuild=planned.rebuild,
                 requested_by=f"{getpass.getuser()}@{socket.gethostname()}",
+                owner=process_owner(),
                 found=planned.found(),
                 now=datetime.now(UTC),
             )
@@ -51,13 +52,14 @@ def erase(context: Context, plans: Sequence[Plan]) -> list[Erasure]:
 def resume_erasures(context: Context, models: Collection[str] | None = None) -> list[str]:
     """Finish what is open, of these models or of all. Returns the ids of the erasures that are done now.
 
-    Cheap when nothing is open. One that waits for a drop which is being prepared stays open: `waits_for` names it.
-    Safe to repeat and to run in several processes at once. Raises StorageError when the store fails.
+    Cheap when nothing is open. One that waits for a drop which is being prepared stays open, as does one that another
+    process works on. Safe to repeat and to run in several processes at once. Raises StorageError when the store fails.
     """
     done: list[str] = []
     for model in sorted({found.model for found in context.ledger.erasures.opened()}):
         if models is None or model in models:
-            done += _finish(context, model)
+            while finished := _finish(context, model):
+                done += finished
     return done
 
 
@@ -68,15 +70,28 @@ def waits_for(context: Context, model: str) -> list[str]:
 
 def _finish(context: Context, model: str) -> list[str]:
     """Rewrite every dataset that holds something buried, delete what they were, close. Returns what is done."""
-    opened = context.ledger.erasures.opened(model)
+    opened = _held(context, model)
     # While one is open, no drop can be claimed: whatever is being prepared was claimed before.
     if not opened or waits_for(context, model):
         return []
-    since = min(found.requested_at for found in opened)
-    while [dataset for dataset in current_datasets(context, model) if _is_rewritten(context, dataset)]:
-        pass  # once more: another process may have put its own replacement first
-    _delete_old(context, model, since)
-    return context.ledger.erasures.close(model, datetime.now(UTC))
+    again = True
+    while again:  # until nothing is found: another process may have put its own replacement first
+        again = False
+        for dataset in current_datasets(context, model):
+            try:
+                again |= _is_rewritten(context, dataset)
+            except StageTakenOver:
+                return []  # that process goes on with it
+            if not _held(context, model):
+                return []
+    _delete_old(context, model, min(found.requested_at for found in opened))
+    ids = [found.erasure_id for found in opened]
+    context.ledger.erasures.close(model, ids, datetime.now(UTC))
+    return ids
+
+
+def _held(context: Context, model: str) -> list[Erasure]:
+    return context.ledger.erasures.hold(model, process_owner(), datetime.now(UTC), is_gone)
 
 
 def _is_rewritten(context: Context, dataset: Dataset) -> bool:
@@ -124,10 +139,11 @@ def _delete_old(context: Context, model: str, since: datetime) -> None:
     read = {dataset.prefix for dataset in current_datasets(context, model)}
     gone_before = ledger.erasures.replaced_by(model).keys() - replaced
     for attempt in ledger.stages.attempts():
-        ours = attempt.model == model and attempt.prefix.startswith(DATASETS)
-        if ours and attempt.started_at < since and attempt.prefix not in read and attempt.stage_id not in gone_before:
-            if attempt.state in ("open", "superseded"):
-                ledger.stages.give_up(attempt, attempt.state)
+        ours = attempt.model == model and attempt.prefix.startswith(DATASETS) and attempt.prefix not in read
+        over = attempt.state == "superseded" or (attempt.started_at < since and attempt.stage_id not in gone_before)
+        if ours and over:
+            if attempt.state == "open":
+                ledger.stages.give_up(attempt, "open")  # first, so that it cannot be committed while its files go
             bucket.delete_folder(attempt.prefix)
 
 

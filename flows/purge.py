@@ -101,7 +101,7 @@ def _status(context: Context, erasure: Erasure) -> ErasureStatus:
     taints = [taint for taint in ledger.taints.all(model) if taint.erasure_id == erasure.erasure_id]
     offered = {rollout.challenger for rollout in ledger.rollouts.running() if rollout.model == model}
     return ErasureStatus(
-        **erasure.model_dump(),
+        **erasure.model_dump(exclude={"owner", "held_until"}),
         replaced={
             found.dataset_id: found.replaced_by
             for found in ledger.erasures.replacements(model)

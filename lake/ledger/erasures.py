@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, true, update
 from sqlalchemy.engine import Connection, Engine
 
 from lake.ledger.tables import drops, erasures, objects, replacements, tombstones
@@ -20,6 +20,7 @@ from lake.tombstones import Tombstones, chain_to
 T = TypeVar("T")
 SUBJECTS_KEPT = 100
 _AT_ONCE = 500  # SQLite takes at most 999 values in a statement, of old
+HELD_FOR = timedelta(minutes=2)
 _NOT_STARTED = ("closed", "refused", "poison")
 
 
@@ -37,6 +38,8 @@ class Erasure(BaseModel):
     requested_at: datetime
     rebuild: str
     found: dict[str, Any]
+    owner: str | None
+    held_until: datetime | None
     done_at: datetime | None
 
 
@@ -74,6 +77,7 @@ class Erasures:
         texts: Collection[int],
         rebuild: str,
         requested_by: str,
+        owner: str,
         found: dict[str, Any],
         now: datetime,
     ) -> Erasure:
@@ -91,6 +95,8 @@ class Erasures:
             requested_at=now,
             rebuild=rebuild,
             found=found,
+            owner=owner,
+            held_until=now + HELD_FOR,
             done_at=None,
         )
         with self._engine.begin() as connection:
@@ -102,15 +108,11 @@ class Erasures:
 
     def opened(self, model: str | None = None) -> list[Erasure]:
         """Erasures that are not done, oldest first."""
-        return [found for found in self.all(model) if found.state == "open"]
+        return self._select(erasures.c.state == "open", model)
 
     def all(self, model: str | None = None) -> list[Erasure]:
         """All erasures, oldest first."""
-        query = select(erasures).order_by(erasures.c.requested_at)
-        if model is not None:
-            query = query.where(erasures.c.model == model)
-        with self._engine.connect() as connection:
-            return [Erasure.model_validate(dict(row._mapping)) for row in connection.execute(query)]
+        return self._select(true(), model)
 
     def tombstones(self, model: str) -> Tombstones:
         """All that has ever been erased of a model."""
@@ -188,20 +190,34 @@ class Erasures:
                 taint(connection, model, chain_to(old.dataset_id, replaced_by), policies)
         return True
 
-    def close(self, model: str, now: datetime) -> list[str]:
-        """Declare the open erasures of a model done. Returns their ids.
+    def hold(self, model: str, owner: str, now: datetime, is_gone: Callable[[str], bool]) -> list[Erasure]:
+        """Take, or keep, the open erasures of a model for `owner`. None while another process works on them.
+
+        That one is believed for HELD_FOR after it last said so, unless `is_gone` knows better. Two that work on them at
+        the same time do no harm, only the same work.
+        """
+        opened = (erasures.c.model == model) & (erasures.c.state == "open")
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(erasures).where(opened).order_by(erasures.c.requested_at)).all()
+            if not rows:
+                return []
+            held = rows[0].owner not in (None, owner) and rows[0].held_until > now and not is_gone(rows[0].owner)
+            if held:
+                return []
+            connection.execute(update(erasures).where(opened).values(owner=owner, held_until=now + HELD_FOR))
+        return [Erasure.model_validate(dict(row._mapping)) for row in rows]
+
+    def close(self, model: str, erasure_ids: Collection[str], now: datetime) -> None:
+        """Declare erasures of a model done.
 
         Where the policy is to rebuild now, and the champion is tainted, what is left of its data waits for a training.
         """
         with self._engine.begin() as connection:
-            done = connection.execute(
-                select(erasures).where(erasures.c.model == model, erasures.c.state == "open")
-            ).all()
-            ids = [row.erasure_id for row in done]
-            connection.execute(update(erasures).where(erasures.c.erasure_id.in_(ids)).values(state="done", done_at=now))
-            if any(row.rebuild == "now" for row in done):
+            these = erasures.c.erasure_id.in_(erasure_ids) & (erasures.c.state == "open")
+            now_due = connection.scalars(select(erasures.c.rebuild).where(these)).all()
+            connection.execute(update(erasures).where(these).values(state="done", done_at=now, owner=None))
+            if "now" in now_due:
                 wait_again(connection, model, now)
-        return ids
 
     def rebuild(self, model: str, now: datetime) -> bool:
         """Let what is left of a tainted champion's data wait for a training again. Returns whether anything does.
@@ -210,6 +226,13 @@ class Erasures:
         """
         with self._engine.begin() as connection:
             return wait_again(connection, model, now)
+
+    def _select(self, condition: ColumnElement[bool], model: str | None) -> list[Erasure]:
+        query = select(erasures).where(condition).order_by(erasures.c.requested_at)
+        if model is not None:
+            query = query.where(erasures.c.model == model)
+        with self._engine.connect() as connection:
+            return [Erasure.model_validate(dict(row._mapping)) for row in connection.execute(query)]
 
 
 def _bury(connection: Connection, erasure: Erasure, kind: str, values: Sequence[str]) -> None:

@@ -203,6 +203,8 @@ erasures = Table(
     Column("requested_at", UtcDateTime, nullable=False),
     Column("rebuild", String(8), nullable=False),  # the recipe's policy at that time: next, now, never
     Column("found", JSON, nullable=False),  # counts, ids and keys
+    Column("owner", String(128), nullable=True),  # the process that works on it
+    Column("held_until", UtcDateTime, nullable=True),
     Column("done_at", UtcDateTime, nullable=True),
     Index("ix_erasures_model_state", "model", "state"),
 )

@@ -20,6 +20,8 @@ def upgrade() -> None:
     sa.Column('requested_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('rebuild', sa.String(length=8), nullable=False),
     sa.Column('found', sa.JSON(), nullable=False),
+    sa.Column('owner', sa.String(length=128), nullable=True),
+    sa.Column('held_until', sa.DateTime(timezone=True), nullable=True),
     sa.Column('done_at', sa.DateTime(timezone=True), nullable=True),
     sa.PrimaryKeyConstraint('erasure_id')
     )

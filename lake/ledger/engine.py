@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, event
@@ -14,8 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lake.errors import TidemillError
 
+if TYPE_CHECKING:
+    import psycopg  # a ledger in SQLite does without it
+
 _BUSY_TIMEOUT_S = 30
 _CONNECT_TIMEOUT_S = 10  # psycopg would wait for more than two minutes
+# A process that is paused in the middle of its turn loses it, before those that wait for theirs give up.
+_IDLE_TIMEOUT_S = 20
 _LOCK = 0x7469_6465  # any number that nobody else takes in this database
 
 
@@ -91,6 +97,12 @@ def _postgresql(url: URL) -> Engine:
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": str(_CONNECT_TIMEOUT_S)})
     engine = create_engine(url, pool_pre_ping=True)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: psycopg.Connection, _record: object) -> None:
+        connection.execute(f"SET lock_timeout = '{_BUSY_TIMEOUT_S}s'")
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_TIMEOUT_S}s'")
+        connection.commit()
 
     @event.listens_for(engine, "begin")
     def _take_turns(connection: Connection) -> None:

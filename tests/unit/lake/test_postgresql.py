@@ -13,6 +13,8 @@ from lake.ledger.engine import LedgerAway
 from lake.settings import Settings
 from tests.postgresql import PostgreSQL
 
+TIMEOUTS = {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "20s"}
+
 
 @pytest.fixture
 def running(postgresql_server: PostgreSQL) -> Iterator[PostgreSQL]:
@@ -70,6 +72,18 @@ def test_what_a_restart_interrupts_has_not_happened(opened: Ledger, running: Pos
     assert opened.heartbeats.all() == []
     opened.heartbeats.beat("me")
     assert [found.beat for found in opened.heartbeats.all()] == [1]
+
+
+def test_a_process_that_stops_in_its_turn_loses_it(opened: Ledger) -> None:
+    with opened.engine.connect() as connection:
+        told = {name: connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in TIMEOUTS}
+    assert told == TIMEOUTS
+    with pytest.raises(LedgerAway, match="idle-in-transaction"), opened.engine.begin() as paused:
+        paused.exec_driver_sql("INSERT INTO heartbeats (owner, beat) VALUES ('paused', 7)")
+        paused.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '300ms'")  # the test's patience
+        opened.heartbeats.beat("me")  # waits for that
+        paused.exec_driver_sql("SELECT 1")
+    assert [found.owner for found in opened.heartbeats.all()] == ["me"]
 
 
 def test_a_wrong_password_is_told_without_it(opened: Ledger, settings: Settings) -> None:

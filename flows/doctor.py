@@ -177,7 +177,7 @@ def _webhook(settings: Settings) -> Finding:
 
 def _work(context: Context) -> list[Finding]:
     """Drops and versions that ended badly: not this machine's fault, but what an operator looks for here."""
-    bad = [state for state in context.ledger.arrivals.states() if state.state in ("refused", "failed")]
+    bad = [state for state in context.ledger.drops.states() if state.state in ("refused", "poison")]
     findings = [
         Finding(f"drop {state.drop_id}", False, f"{state.state}: {state.message}", "correct the data and drop it again")
         for state in bad[-5:]

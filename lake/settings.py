@@ -43,7 +43,13 @@ class Settings(BaseSettings):
     gateway_admin_port: int = Field(default=9901, ge=1, le=65535)
     replica_port_first: int = Field(default=3100, ge=1, le=65000)
     poll_interval_s: float = Field(default=1.0, gt=0)
-    settle_s: float = Field(default=3.0, ge=0)
+    settle_s: float = Field(
+        default=0.75,
+        ge=0,
+        description="a drop closes when nothing has arrived for so long; later objects wait for the next",
+    )
+    drop_max_objects: int = Field(default=100_000, ge=1, description="a drop of as many closes at once")
+    drop_max_bytes: int = Field(default=50_000_000_000, ge=1, description="likewise, by the objects' size as stored")
     sqs_queue_url: str | None = Field(default=None, description="queue that the bucket's events go to; unset: none")
     sqs_endpoint_url: str | None = Field(default=None, description="of the queue's service; unset: AWS")
     webhook_port: int | None = Field(

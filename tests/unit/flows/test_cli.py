@@ -4,7 +4,21 @@ from typer.testing import CliRunner
 from flows import cli
 from lake.settings import load_settings
 
-COMMANDS = ["up", "down", "status", "doctor", "drop", "runs", "ledger", "models", "rollout", "ask", "lineage", "retrain", "demo"]
+COMMANDS = [
+    "up",
+    "down",
+    "status",
+    "doctor",
+    "drop",
+    "runs",
+    "ledger",
+    "models",
+    "rollout",
+    "ask",
+    "lineage",
+    "retrain",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -21,13 +21,13 @@ _FOLDERS = ("shards", "signatures", "rejects", "metrics")
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A document that was dropped as a duplicate: only its place is known, its text is nowhere here."""
+class Place:
+    """Where a document came from. One that was dropped as a duplicate names the kept one: its own text is not here."""
 
     id: str
     source_uri: str
     position: str
-    duplicate_of: str
+    duplicate_of: str | None = None
 
 
 @dataclass
@@ -91,14 +91,20 @@ def find(
             rows = table.filter(pc.or_(_among(table["id"], found.kept), pc.is_in(table["exact"], _texts(texts))))
             found.kept.update(zip(rows["id"].to_pylist(), rows["exact"].to_pylist(), strict=True))
     if found.rejected:
-        for copy in _copies(bucket, dataset, "id", found.rejected):
-            found.original_of[copy.id] = copy.duplicate_of
+        copies = _copies(bucket, dataset, "id", found.rejected)
+        found.original_of = {copy.id: copy.duplicate_of for copy in copies if copy.duplicate_of}
     return found
 
 
-def copies_of(bucket: Bucket, dataset: Dataset, ids: Collection[str]) -> list[Copy]:
+def copies_of(bucket: Bucket, dataset: Dataset, ids: Collection[str]) -> list[Place]:
     """Documents of the dataset that were dropped as duplicates of these, in this dataset or in an earlier one."""
     return list(_copies(bucket, dataset, "duplicate_of", ids)) if ids else []
+
+
+def places_of(bucket: Bucket, dataset: Dataset, ids: Collection[str]) -> list[Place]:
+    """Where documents of the dataset came from."""
+    tables = _tables(bucket, dataset, "metrics", ["id", "source_uri", "position"]) if ids else ()
+    return [Place(**row) for table in tables for row in table.filter(_among(table["id"], ids)).to_pylist()]
 
 
 def rewrite(bucket: Bucket, dataset: Dataset, dataset_id: str, prefix: str, erased: Collection[str]) -> Dataset:
@@ -150,11 +156,11 @@ def _ids_given(bucket: Bucket, dataset: Dataset, given_ids: Collection[str]) -> 
                 yield from zip(table["id"].filter(hit).to_pylist(), name.filter(hit).to_pylist(), strict=True)
 
 
-def _copies(bucket: Bucket, dataset: Dataset, column: str, values: Collection[str]) -> Iterator[Copy]:
+def _copies(bucket: Bucket, dataset: Dataset, column: str, values: Collection[str]) -> Iterator[Place]:
     columns = ["id", "source_uri", "position", "duplicate_of"]
     for table in _tables(bucket, dataset, "rejects", columns):
         hit = pc.and_(_among(table[column], values), pc.is_valid(table["duplicate_of"]))
-        yield from (Copy(**row) for row in table.filter(hit).to_pylist())
+        yield from (Place(**row) for row in table.filter(hit).to_pylist())
 
 
 def _tables(bucket: Bucket, dataset: Dataset, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:

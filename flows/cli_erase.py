@@ -153,13 +153,14 @@ def _plan_tree(planned: Plan) -> Tree:
         tree.add(f"{planned.model}/{version} ({state}) has seen them; policy: rebuild {planned.rebuild}")
     if planned.copies or planned.originals:
         branch = tree.add("[yellow]the same text from other sources[/]; --duplicates includes these:")
-        for document_id in sorted(planned.originals)[:_SHOWN]:
-            branch.add(f"{document_id}: kept, some of the above were dropped as its duplicates")
+        for kept in planned.originals[:_SHOWN]:
+            where = f"{kept.source_uri} {kept.position}"
+            branch.add(f"{kept.id}: kept, some of the above were dropped as its duplicates; {where}")
         for copy in planned.copies[:_SHOWN]:
             where = f"{copy.source_uri} {copy.position}"
             branch.add(f"{copy.id}: dropped before as a duplicate, no text of it is here; {where}")
-        if (n := len(planned.copies) - _SHOWN) > 0:
-            branch.add(f"and {n:,} more")
+        if (n := max(len(planned.copies), len(planned.originals)) - _SHOWN) > 0:
+            branch.add(f"and {n:,} more; --json tells them")
     if planned.unknown:
         shown = ", ".join(planned.unknown[:_SHOWN])
         tree.add(f"[yellow]{len(planned.unknown):,} unknown[/]: {shown}{' …' if len(planned.unknown) > _SHOWN else ''}")
@@ -182,7 +183,9 @@ def _status_tree(one: ErasureStatus) -> Tree:
     if one.state == "open":
         waits = f"it waits for drop {', '.join(one.waits_for)}; " if one.waits_for else ""
         tree.add(f"[yellow]not done yet[/]: {waits}'tidemill up' goes on with it by itself")
-    elif not one.gone and one.rebuild != "never":
+    elif one.rebuild == "never" and one.versions:
+        tree.add("the recipe's policy is never to rebuild: these versions stay")
+    elif not one.gone:
         tree.add(
             f"the next training of {one.model} starts from the base model, without it; 'tidemill retrain {one.model}' "
             "begins it, if anything waits"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beam_jobs.erase import Copy, copies_of, find
+from beam_jobs.erase import Place, copies_of, find, places_of
 from flows.context import Context
 from flows.datasets import current_datasets
 from lake.errors import TidemillError
@@ -21,8 +21,11 @@ _TOLD_OF_EACH = 1_000
 
 @dataclass(frozen=True)
 class Plan:
-    """What an erasure would do to one model. `copies` are other documents that were dropped as duplicates of these,
-    `originals` the ids of kept ones that some of these were dropped for: the same text from other sources."""
+    """What an erasure would do to one model.
+
+    `copies` are other documents that were dropped as duplicates of these, `originals` kept ones that some of these were
+    dropped for: the same text from other sources.
+    """
 
     model: str
     subjects: tuple[str, ...]
@@ -32,8 +35,8 @@ class Plan:
     texts: frozenset[int]
     datasets: dict[str, int]
     sources: frozenset[str]
-    copies: tuple[Copy, ...]
-    originals: frozenset[str]
+    copies: tuple[Place, ...]
+    originals: tuple[Place, ...]
     unknown: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]
     rebuild: str
@@ -49,7 +52,7 @@ class Plan:
             "sources": sorted(self.sources)[:_TOLD_OF_EACH],
             "n_copies": len(self.copies),
             "copies": [vars(copy) for copy in self.copies[:_TOLD_OF_EACH]],
-            "originals": sorted(self.originals)[:_TOLD_OF_EACH],
+            "originals": [vars(original) for original in self.originals[:_TOLD_OF_EACH]],
         }
 
 
@@ -120,7 +123,7 @@ class _Search:
             datasets={dataset_id: len(ids) for dataset_id, ids in sorted(self._by_dataset.items()) if ids},
             sources=frozenset(self._sources),
             copies=tuple(copy for copy in copies if copy.id not in gone),
-            originals=frozenset(self._originals - gone),
+            originals=tuple(self._places(self._originals - gone)),
             unknown=(),
             versions=self._versions(),
             rebuild=_policy(self._context, self._model),
@@ -139,6 +142,9 @@ class _Search:
             given |= found.given
         return given
 
+    def _places(self, ids: set[str]) -> list[Place]:
+        return [place for dataset in self._datasets for place in places_of(self._context.bucket, dataset, ids)]
+
     def _versions(self) -> tuple[tuple[str, str], ...]:
         """`(version, state)` of those that have seen any of the kept documents, oldest first."""
         ledger = self._context.ledger
@@ -148,7 +154,7 @@ class _Search:
         saw = who_saw(versions, {each for dataset_id in held for each in chain_to(dataset_id, replaced_by)})
         return tuple((v.version, v.state) for v in versions if v.version in saw and v.state != "erased")
 
-    def _copies(self) -> list[Copy]:
+    def _copies(self) -> list[Place]:
         return [copy for dataset in self._datasets for copy in copies_of(self._context.bucket, dataset, self._kept)]
 
 

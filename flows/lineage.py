@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flows.context import Context
-from flows.datasets import current_datasets, datasets_by_id
+from flows.datasets import checkpoint_of, current_datasets, datasets_by_id, seen_by
 from lake.errors import TidemillError
 from lake.ledger.arrivals import ObjectState
 from lake.ledger.versions import Version
@@ -70,9 +70,14 @@ def _version_down(context: Context, version: Version) -> Node:
     for dataset in datasets_by_id(context, model, version.dataset_ids):
         children.append(_dataset_down(context, dataset))
     parent = context.ledger.versions.get(model, version.parent) if version.parent else None
-    if parent is not None:
-        children.append(_version_down(context, parent))
     detail = f"{_state(context, version)}, trained because of {version.reason}"
+    trained = checkpoint_of(context, model, version.version)
+    if parent is not None and trained is not None and trained.parent_version is None:
+        # It has nothing of the champion that it was compared with but what is left of that one's data.
+        detail += f", from the base model and against {parent.version}"
+        children += [_dataset_down(context, dataset, "replayed") for dataset in seen_by(context, model, parent.version)]
+    elif parent is not None:
+        children.append(_version_down(context, parent))
     return Node("model", f"{model}/{version.version}", detail, tuple(children))
 
 
@@ -83,7 +88,7 @@ def _state(context: Context, version: Version) -> str:
     return f"{version.state}, has seen what erasure {', '.join(erasures)} erased" if erasures else version.state
 
 
-def _dataset_down(context: Context, dataset: Dataset) -> Node:
+def _dataset_down(context: Context, dataset: Dataset, how: str = "") -> Node:
     shards = tuple(
         Node("shard", f"s3://{ref.bucket}/{ref.key}", f"{ref.size_bytes:,} bytes")
         for ref in context.bucket.list(f"{dataset.prefix}shards/")
@@ -97,7 +102,7 @@ def _dataset_down(context: Context, dataset: Dataset) -> Node:
     )
     origin = Node("drop", dataset.drop_id, f"{len(objects)} objects", objects)
     detail = f"{dataset.n_kept} of {dataset.n_read} documents{_replaces(context, dataset)}"
-    return Node("dataset", dataset.dataset_id, detail, (*shards, origin))
+    return Node(f"{how} dataset".strip(), dataset.dataset_id, detail, (*shards, origin))
 
 
 def _replaces(context: Context, dataset: Dataset) -> str:
@@ -125,17 +130,19 @@ def _object_up(context: Context, key: str) -> Node:
             children.append(Node("object version", ref.etag, f"{_erased(ref)}not in a drop yet"))
             continue
         made = [d for d in current_datasets(context, ref.model) if d.drop_id == ref.drop_id]
-        datasets = tuple(_dataset_up(context, dataset) for dataset in made)
+        datasets = tuple(_dataset_up(context, dataset, erased=ref.state == "erased") for dataset in made)
         children.append(Node("object version", ref.etag, f"{_erased(ref)}drop {ref.drop_id}", datasets))
     return Node("object", f"s3://{context.bucket.name}/{key}", "", tuple(children))
 
 
-def _dataset_up(context: Context, dataset: Dataset) -> Node:
+def _dataset_up(context: Context, dataset: Dataset, *, erased: bool) -> Node:
+    """With the versions that saw the dataset; of an erased object, those that saw it before that."""
     versions = context.ledger.versions.all(dataset.model)
     saw = who_saw(versions, chain_to(dataset.dataset_id, context.ledger.erasures.replaced_by(dataset.model)))
+    tainted = {taint.version for taint in context.ledger.taints.all(dataset.model)}
     nodes = tuple(
         Node("model", f"{version.model}/{version.version}", _state(context, version))
         for version in versions
-        if version.version in saw
+        if version.version in (saw & tainted if erased else saw)
     )
     return Node("dataset", dataset.dataset_id, f"{dataset.prefix}{_replaces(context, dataset)}", nodes)

@@ -201,7 +201,7 @@ def _waiting_datasets(context: Context, model: str) -> list[Dataset]:
         for state in context.ledger.drops.states(model)
         if state.state == "waiting" and state.dataset_id
     ]
-    return datasets_by_id(context, model, ids)
+    return [dataset for dataset in datasets_by_id(context, model, ids) if dataset.n_kept]  # all of one may be erased
 
 
 def _settle(context: Context, datasets: list[Dataset], state: str, message: str) -> None:

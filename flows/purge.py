@@ -16,12 +16,16 @@ from lake.tombstones import newest_of
 
 
 class TaintedVersion(Record):
-    """A version that has seen what was erased. `live`: it answers requests, or may, as a rollout offers it."""
+    """A version that has seen what was erased. `live`: it answers requests, or may, as a rollout offers it.
+
+    `artifacts` are its folders and files in the bucket: adapter, export, bento; none when it is purged.
+    """
 
     version: str
     state: str
     live: bool
     purged: bool
+    artifacts: tuple[str, ...]
 
 
 class ErasureStatus(Record):
@@ -83,14 +87,16 @@ def rebuilds_due(context: Context) -> list[str]:
 
 def _is_due(context: Context, model: str, taints: list[Taint]) -> bool:
     states = context.ledger.drops.states(model)
+    replacements = context.ledger.erasures.replacements(model)
     waiting = {state.dataset_id for state in states if state.state == "waiting"}
+    waiting -= {found.replaced_by for found in replacements if found.n_left == 0}
     if not waiting or any(state.state in ("preparing", "training") for state in states):
         return False
     newest = context.ledger.versions.all(model)[-1]
     of_newest = [taint for taint in taints if taint.version == newest.version]
     if not of_newest or context.ledger.erasures.opened(model):
         return False
-    replaced_by = context.ledger.erasures.replaced_by(model)
+    replaced_by = {found.dataset_id: found.replaced_by for found in replacements}
     cut_short = not waiting.isdisjoint(newest_of(dataset_id, replaced_by) for dataset_id in newest.dataset_ids)
     return cut_short or any(taint.rebuild == "now" for taint in of_newest)
 
@@ -113,11 +119,22 @@ def _status(context: Context, erasure: Erasure) -> ErasureStatus:
                 state=known[taint.version].state,
                 live=known[taint.version].state == "champion" or taint.version in offered,
                 purged=taint.purged_at is not None,
+                artifacts=() if taint.purged_at else _artifacts(context, model, taint.version),
             )
             for taint in taints
         ),
         gone=erasure.state == "done" and all(taint.purged_at for taint in taints),
         waits_for=tuple(waits_for(context, model)) if erasure.state == "open" else (),
+    )
+
+
+def _artifacts(context: Context, model: str, version: str) -> tuple[str, ...]:
+    named = (("train", "adapter_prefix"), ("export", "onnx_prefix"), ("package", "archive_key"))
+    return tuple(
+        str(record[name])
+        for stage, name in named
+        for record in context.ledger.stages.records(stage, model)
+        if record["version"] == version
     )
 
 

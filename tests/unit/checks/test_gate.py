@@ -50,6 +50,13 @@ def test_a_good_challenger_passes_every_rule() -> None:
     assert all(reason.startswith("passed: ") for reason in reasons)
 
 
+def test_a_champion_whose_data_is_all_erased_is_compared_on_new_data_alone() -> None:
+    passed, reasons = judge([NEW], TASK, GATE, "v3", all_erased=True)
+    assert passed
+    assert reasons[2] == "passed: nothing is left of the held-out data of champion v3 to compare on"
+    assert not judge([NEW], TASK, GATE, "v3")[0], "a score that is merely missing never passes"
+
+
 def test_a_challenger_behind_the_champion_on_new_data_fails() -> None:
     passed, reasons = judge([score("new", 30.0, 24.0, 24.5), CHAMPIONS], TASK, GATE, "v3")
     assert not passed

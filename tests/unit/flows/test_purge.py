@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows import tasks
 from flows.context import Context
-from flows.datasets import seen_by
+from flows.datasets import checkpoint_of, seen_by
 from flows.erase import erase
 from flows.erase_plan import plan
+from flows.lineage import lineage
 from flows.purge import ErasureStatus, purge_tainted, rebuilds_due, status
 from flows.tasks import _start_of, require_clean
 from lake.bucket import Bucket
 from lake.errors import TidemillError
 from lake.ledger import Ledger
 from lake.recipe import Rollout
-from lake.records import Dataset
+from lake.records import Checkpoint, Dataset
 from lake.settings import Settings
 from tests.documents import document
-from tests.erasure import MODEL, dropped, lines, put_recipe, version
+from tests.erasure import MODEL, dropped, lines, place, put_recipe, version
+from training.data import read_texts
 
 PLAN = Rollout()
 
@@ -129,6 +135,39 @@ def test_the_next_version_starts_from_the_base_and_replays_what_is_left(
     assert later is not None
     start = _start_of(context, later)
     assert start is not None and start.version == "v3", "a clean champion is built upon again"
+
+
+def test_training_gets_neither_tainted_weights_nor_erased_text(
+    context: Context, family: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import training.finetune
+
+    given: dict[str, Any] = {}
+
+    def stand_in(**told: Any) -> tuple[Checkpoint, Path]:
+        given.update(told)
+        checkpoint = checkpoint_of(context, MODEL, "v1")
+        assert checkpoint is not None
+        changes = {"version": told["version"], "checkpoint_id": told["checkpoint_id"], "parent_version": None}
+        return checkpoint.model_copy(update=changes), Path()
+
+    monkeypatch.setattr(training.finetune, "finetune", stand_in)
+    monkeypatch.setattr(tasks, "training_progress", lambda _: nullcontext())
+    monkeypatch.setattr(tasks, "loss_curve_artifact", lambda *_: None)
+    third = dropped(context, {"c.jsonl": lines(*map(document, range(20, 23)))})
+    erased(context, "inbox/docs/a.jsonl", place(context, "b.jsonl", "line:1"))
+    made = context.ledger.versions.allocate(
+        model=MODEL, training_key="k", reason="drop", dataset_ids=(third.dataset_id,), parent="v2"
+    )
+    tasks.train.fn(context, made)
+    assert given["parent"] is None and given["datasets"] == [third]
+    replayed = [text for dataset in given["replay"] for text in read_texts(context.bucket, dataset.prefix, "train")]
+    assert replayed and set(replayed) <= {document(11), document(12)}
+    tree = lineage(context, f"{MODEL}/{made.version}")
+    assert tree.detail == "candidate, trained because of drop, from the base model and against v2"
+    assert [node.kind for node in tree.children] == ["adapter", "dataset", "replayed dataset", "replayed dataset"]
+    (up,) = lineage(context, "inbox/docs/a.jsonl").children
+    assert [node.name for node in up.children[0].children] == [f"{MODEL}/v1", f"{MODEL}/v2"], "v3 has not seen it"
 
 
 def test_never_leaves_the_versions_alone_and_still_tells_them(context: Context, family: list[Dataset]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lake.errors import TidemillError
 from lake.settings import load_settings
@@ -55,7 +55,7 @@ def ledger(
     if as_json:
         out.print_json(json.dumps([{**drop.model_dump(mode="json"), "objects": sizes[drop.drop_id]} for drop in found]))
         return
-    table = Table("drop", "model", "state", "closed at", "objects", "attempts", "next attempt", "dataset", "message")
+    table = Table(_whole("drop", 16), "model", _whole("state", 9), "closed", "objects", "tries", "message")
     for drop in found:
         table.add_row(*_drop_row(drop, sizes[drop.drop_id]))
     out.print(table)
@@ -85,7 +85,8 @@ def list_objects(
     if as_json:
         out.print_json(json.dumps([each.model_dump(mode="json") for each in found]))
         return
-    table = Table("key", "etag", "bytes", "state", "first seen", "gone", "drop", "message")
+    key_column = Column("key", overflow="fold", min_width=24)
+    table = Table(key_column, "etag", "bytes", _whole("state", 8), "seen", "gone", _whole("drop", 16), "message")
     for each in found:
         table.add_row(*_object_row(each))
     out.print(table)
@@ -125,29 +126,33 @@ def _one_of(option: str, given: str | None, allowed: tuple[str, ...]) -> None:
         )
 
 
+def _whole(name: str, width: int) -> Column:
+    """A column that is wanted whole, to be copied, however narrow the terminal is."""
+    return Column(name, no_wrap=True, min_width=width)
+
+
 def _drop_row(drop: DropState, n_objects: int) -> list[Any]:
+    again = drop.state == "closed" and drop.not_before is not None
     colour = {"poison": "red", "refused": "red", "trained": "green"}.get(drop.state)
     return [
         drop.drop_id,
         drop.model,
         f"[{colour}]{drop.state}[/]" if colour else drop.state,
-        f"{drop.closed_at:%Y-%m-%d %H:%M:%S}",
+        f"{drop.closed_at:%m-%d %H:%M:%S}",
         f"{n_objects:,}",
         str(drop.attempts),
-        f"{drop.not_before:%H:%M:%S}" if drop.state == "closed" and drop.not_before else "-",
-        drop.dataset_id or "-",
-        drop.message or "",
+        f"next try at {drop.not_before:%H:%M:%S}: {drop.message}" if again else drop.message or "",
     ]
 
 
 def _object_row(found: ObjectState) -> list[Any]:
     return [
         found.key,
-        found.etag[:12],
+        found.etag[:8],
         f"{found.size_bytes:,}",
         found.state,
-        f"{found.first_seen_at:%Y-%m-%d %H:%M:%S}",
-        f"{found.gone_at:%Y-%m-%d %H:%M:%S}" if found.gone_at else "-",
+        f"{found.first_seen_at:%m-%d %H:%M:%S}",
+        f"{found.gone_at:%m-%d %H:%M:%S}" if found.gone_at else "-",
         found.drop_id or "-",
         found.message or "",
     ]

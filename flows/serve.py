@@ -127,7 +127,7 @@ class Server:
         for model in self.context.models():
             self._attempt(f"model {model}", partial(self._serve, model))
         if self._is_due("orphans", ORPHANS_EVERY_S):
-            self._reaper.crash_orphaned_runs()
+            self._attempt("flow runs", self._reaper.crash_orphaned_runs)
 
     def _serve(self, model: str) -> None:
         recipe = self.context.recipe(model)
@@ -260,6 +260,7 @@ def _warm_imports() -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tidemill").setLevel(logging.INFO)  # Prefect has set up logging before, for itself alone
     logging.getLogger("httpx").setLevel(logging.WARNING)
     server = Server(Context.from_environment())
     signal.signal(signal.SIGTERM, lambda *_: server.stop())

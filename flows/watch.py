@@ -72,7 +72,8 @@ class Watcher:
         for model in self.context.models():
             named = [wakeup for wakeup in pending if self._is_for(wakeup, model)]
             try:
-                self._inboxes.setdefault(model, _Inbox(self.context, model)).look([wakeup.key for wakeup in named])
+                keys = sorted({wakeup.key for wakeup in named})
+                self._inboxes.setdefault(model, _Inbox(self.context, model)).look(keys)
                 closed |= close_drop(self.context, model, self.context.settings.settle_s)
                 self._complain(f"inbox {model}", None)
             except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -22,9 +23,7 @@ _one_at_a_time = threading.Lock()
 def s3_client(address: BucketAddress) -> Any:
     """A client for the store of a bucket."""
     with _one_at_a_time:
-        session = botocore.session.get_session()
-        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
-        client: Any = boto3.Session(botocore_session=session).client(
+        client: Any = _session().client(
             "s3",
             endpoint_url=address.endpoint_url,
             aws_access_key_id=address.access_key_id,
@@ -45,6 +44,13 @@ def s3_client(address: BucketAddress) -> Any:
     # is read as that body and answered 400. Sending the body at once also saves a round trip.
     client.meta.events.unregister("before-call.s3", add_expect_header)
     return client
+
+
+@cache
+def _session() -> boto3.Session:
+    session = botocore.session.get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.Session(botocore_session=session)
 
 
 def _timestamp(value: Any) -> datetime:

@@ -47,7 +47,7 @@ def recipe_for_any_drop(model: str, base_model: str) -> Recipe:
     return Recipe(
         name=model,
         base_model=base_model,
-        prepare=PrepareRules(min_characters=1),
+        prepare=PrepareRules(min_characters=1, validation_share=0, test_share=0),
         check=CheckRules(min_documents=1, min_median_words=1),
         training=Training(min_documents=1_000_000),
     )
@@ -66,7 +66,8 @@ def wait_until_prepared(context: Context, model: str, key: str, within_s: float 
 
     wait_until(f"the drop with {key} is prepared", has_ended, within_s)
     if set(outcome.values()) != {"waiting"} or len(outcome) != 1:
-        raise AssertionError(f"{key}: {outcome}, expected one drop that waits for a training")
+        told = [found.message for found in context.ledger.drops.states(model) if found.drop_id in outcome]
+        raise AssertionError(f"{key}: {outcome}, {told}, expected one drop that waits for a training")
     return next(iter(outcome))
 
 

@@ -16,6 +16,8 @@ from lake.ledger.tables import drops, objects
 from lake.records import Drop, ObjectRef
 
 _PAGE = 1_000
+# A store may go on listing what it does not give out, by a name that it has garbled say.
+MAX_UNREAD = 3
 
 
 class ObjectState(BaseModel):
@@ -111,13 +113,15 @@ class Arrivals:
             return _closed(connection, model, _within([_ref(row) for row in rows], max_bytes), now)
 
     def mark_unread(self, drop_id: str, reasons: dict[str, str]) -> None:
-        """These keys' versions in the drop could not be read. `source_changed` ones come again when they are listed."""
+        """These keys' versions in the drop could not be read. `source_changed` ones come again when they are listed,
+        until that has happened MAX_UNREAD times.
+        """
         with self._engine.begin() as connection:
             for key, reason in reasons.items():
                 connection.execute(
                     update(objects)
                     .where(objects.c.drop_id == drop_id, objects.c.key == key, objects.c.state == "assigned")
-                    .values(state="unread", message=reason)
+                    .values(state="unread", message=reason, n_unread=objects.c.n_unread + 1)
                 )
 
     def requeue_unread(self, drop_id: str, now: datetime) -> int:
@@ -126,7 +130,7 @@ class Arrivals:
             result = connection.execute(
                 update(objects)
                 .where(objects.c.drop_id == drop_id, objects.c.state == "unread")
-                .values(state="seen", drop_id=None, first_seen_at=now, message=None)
+                .values(state="seen", drop_id=None, first_seen_at=now, message=None, n_unread=0)
             )
             return int(result.rowcount)
 
@@ -202,20 +206,17 @@ def _news(
     connection: Connection, page: Sequence[ObjectRef], now: datetime
 ) -> tuple[list[ObjectRef], list[tuple[ObjectRef, dict[str, Any]]]]:
     """What of a page is new to the ledger; and what it believed gone or could not read, with the values to set."""
-    known = {
-        (row.bucket, row.key, row.etag): row
-        for row in connection.execute(
-            select(objects.c.bucket, objects.c.key, objects.c.etag, objects.c.state, objects.c.gone_at, objects.c.message)
-            .where(objects.c.key.in_([ref.key for ref in page]))
-        )
-    }  # fmt: skip
+    query = select(objects).where(objects.c.key.in_([ref.key for ref in page]))
+    known = {(row.bucket, row.key, row.etag): row for row in connection.execute(query)}
     new: dict[tuple[str, str, str], ObjectRef] = {}
     again: list[tuple[ObjectRef, dict[str, Any]]] = []
     for ref in page:
         row = known.get((ref.bucket, ref.key, ref.etag))
         if row is None:
             new[ref.bucket, ref.key, ref.etag] = ref
-        elif row.state == "deleted" or (row.state == "unread" and row.message == "source_changed"):
+        elif row.state == "deleted" or (
+            row.state == "unread" and row.message == "source_changed" and row.n_unread < MAX_UNREAD
+        ):
             again.append((ref, {"state": "seen", "drop_id": None, "message": None, "first_seen_at": now}))
         elif row.gone_at is not None:
             again.append((ref, {}))

@@ -58,6 +58,7 @@ objects = Table(
     # seen, assigned (to a drop), deleted (before it was), unread (its drop could not read it), erased
     Column("state", String(16), nullable=False),
     Column("gone_at", UtcDateTime, nullable=True),  # no longer listed: deleted, or overwritten by another version
+    Column("n_unread", Integer, nullable=False, server_default="0"),  # drops that could not read it
     Column("message", Text, nullable=True),
     Index("ix_objects_model_state", "model", "state"),
     Index("ix_objects_drop", "drop_id"),

@@ -11,6 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column('objects', sa.Column('gone_at', sa.DateTime(timezone=True), nullable=True))
+    op.add_column('objects', sa.Column('n_unread', sa.Integer(), server_default='0', nullable=False))
     op.add_column('objects', sa.Column('message', sa.Text(), nullable=True))
     op.create_index('ix_objects_drop', 'objects', ['drop_id'], unique=False)
     op.add_column('drops', sa.Column('not_before', sa.DateTime(timezone=True), nullable=True))

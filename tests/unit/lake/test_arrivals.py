@@ -10,7 +10,7 @@ from itertools import permutations
 import pytest
 
 from lake.ledger import Ledger
-from lake.ledger.arrivals import drop_id_of
+from lake.ledger.arrivals import MAX_UNREAD, drop_id_of
 from lake.records import Drop, ObjectRef
 from lake.settings import Settings
 from tests.concurrently import concurrently
@@ -263,6 +263,18 @@ def test_an_object_that_changed_while_it_was_read_comes_again_when_it_is_listed_
     assert again is not None
     assert again.objects == drop.objects
     assert again.drop_id != drop.drop_id
+
+
+def test_an_object_that_is_listed_and_never_given_out_is_left_alone_in_the_end(ledger: Ledger) -> None:
+    """A store may list a name that it has garbled."""
+    for attempt in range(MAX_UNREAD):
+        assert ledger.arrivals.reconcile(MODEL, [[ref("a")]], at(attempt)) == 1
+        drop = ledger.arrivals.close_drop(MODEL, 0, at(attempt))
+        assert drop is not None
+        ledger.arrivals.mark_unread(drop.drop_id, {ref("a").key: "source_changed"})
+        finish(ledger, drop)
+    assert ledger.arrivals.reconcile(MODEL, [[ref("a")]], at(9)) == 0
+    assert ledger.arrivals.requeue_unread(drop.drop_id, at(10)) == 1  # an operator may ask again
 
 
 def test_an_object_that_may_not_be_read_waits_for_an_operator(ledger: Ledger) -> None:

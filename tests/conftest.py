@@ -46,14 +46,16 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest) -> str | None:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
     """Where the settings put the ledger. Parametrized with `postgresql`: a database of this test's own."""
     if getattr(request, "param", "sqlite") == "sqlite":
-        return None
+        yield None
+        return
     server: PostgreSQL = request.getfixturevalue("postgresql_server")
+    database = f"test-{uuid.uuid4().hex[:12]}"
     # Copying is ten times faster than migrating.
-    template = "migrated" if "ledger" in request.fixturenames else "template0"
-    return server.create(f"test-{uuid.uuid4().hex[:12]}", template)
+    yield server.create(database, "migrated" if "ledger" in request.fixturenames else "template0")
+    server.drop(database)
 
 
 @pytest.fixture(scope="session")

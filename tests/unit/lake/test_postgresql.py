@@ -27,10 +27,12 @@ def running(postgresql_server: PostgreSQL) -> Iterator[PostgreSQL]:
 @pytest.fixture
 def opened(postgresql_server: PostgreSQL, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """A migrated ledger by the URL as a user writes it."""
-    url = postgresql_server.create(f"test-{request.node.name[:50]}", "migrated")
+    database = request.node.name[:60]
+    url = postgresql_server.create(database, "migrated")
     ledger = Ledger(settings.model_copy(update={"database_url": url}))
     yield ledger
     ledger.engine.dispose()
+    postgresql_server.drop(database)
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])

@@ -41,6 +41,7 @@ def close_drop(context: Context, model: str, settle_s: float) -> bool:
         model,
         settle_s,
         datetime.now(UTC),
+        max_wait_s=settings.drop_max_wait_s,
         max_objects=settings.drop_max_objects,
         max_bytes=settings.drop_max_bytes,
     )

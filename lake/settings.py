@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         ge=0,
         description="a drop closes when nothing has arrived for so long; later objects wait for the next",
     )
+    drop_max_wait_s: float = Field(
+        default=120.0, ge=0, description="no object waits longer for its drop to close, however many go on arriving"
+    )
     drop_max_objects: int = Field(default=100_000, ge=1, description="a drop of as many closes at once")
     drop_max_bytes: int = Field(default=50_000_000_000, ge=1, description="likewise, by the objects' size as stored")
     sqs_queue_url: str | None = Field(default=None, description="queue that the bucket's events go to; unset: none")

@@ -88,24 +88,29 @@ class Arrivals:
         settle_s: float,
         now: datetime,
         *,
+        max_wait_s: float = 120.0,
         max_objects: int = 100_000,
         max_bytes: int = 50_000_000_000,
     ) -> Drop | None:
         """Make one drop of the waiting objects, oldest first, once none has arrived for `settle_s` seconds.
 
-        At once when as many wait as a drop may hold. Not while another drop of the model is queued or under way:
-        objects that arrive meanwhile wait together, and become one drop when it is done.
+        At once when one has waited for `max_wait_s`, or when as many wait as a drop may hold. Not while another drop of
+        the model is queued or under way: objects that arrive meanwhile wait together, and become one drop when it is
+        done.
         """
         with self._engine.begin() as connection:
             waiting = (objects.c.model == model) & (objects.c.state == "seen")
-            newest, n_waiting, n_bytes = connection.execute(
-                select(func.max(objects.c.first_seen_at), func.count(), func.sum(objects.c.size_bytes)).where(waiting)
+            seen_at = objects.c.first_seen_at
+            oldest, newest, n_waiting, n_bytes = connection.execute(
+                select(func.min(seen_at), func.max(seen_at), func.count(), func.sum(objects.c.size_bytes)).where(
+                    waiting
+                )
             ).one()
             if newest is None or not is_free(connection, model, now):
                 return None
-            full = n_waiting >= max_objects or n_bytes >= max_bytes
+            due = n_waiting >= max_objects or n_bytes >= max_bytes or now - oldest >= timedelta(seconds=max_wait_s)
             # A newest arrival in the future: the clock has gone back, and waiting for it could take for ever.
-            if not full and timedelta(0) <= now - newest < timedelta(seconds=settle_s):
+            if not due and timedelta(0) <= now - newest < timedelta(seconds=settle_s):
                 return None
             rows = connection.execute(
                 select(objects).where(waiting).order_by(objects.c.first_seen_at, objects.c.key).limit(max_objects)

@@ -179,6 +179,30 @@ def test_a_full_drop_closes_before_its_objects_have_settled(ledger: Ledger) -> N
     assert [found.key for found in rest.objects] == [ref("3").key]  # of 7 bytes each, one fits
 
 
+def test_objects_that_never_stop_arriving_make_a_drop_once_per_longest_wait(ledger: Ledger) -> None:
+    refs, closed_at = [], []
+    for second in range(25):
+        refs.append(ref(f"{second:02}"))
+        ledger.arrivals.reconcile(MODEL, [refs], at(second))
+        drop = ledger.arrivals.close_drop(MODEL, 3, at(second), max_wait_s=10)
+        if drop is not None:
+            closed_at.append((second, len(drop.objects)))
+            finish(ledger, drop)
+    assert closed_at == [(10, 11), (21, 11)]
+
+
+def test_a_trickle_makes_a_drop_once_per_settle_window(ledger: Ledger) -> None:
+    refs = []
+    for second in range(0, 50, 5):
+        refs.append(ref(f"{second:02}"))
+        ledger.arrivals.reconcile(MODEL, [refs], at(second))
+        assert ledger.arrivals.close_drop(MODEL, 3, at(second + 2)) is None
+        drop = ledger.arrivals.close_drop(MODEL, 3, at(second + 3))
+        assert drop is not None
+        assert [found.key for found in drop.objects] == [refs[-1].key]
+        finish(ledger, drop)
+
+
 def test_an_object_larger_than_a_drop_may_be_is_a_drop_of_its_own(ledger: Ledger) -> None:
     ledger.arrivals.reconcile(MODEL, [[ref("a"), ref("b")]], at(0))
     drop = ledger.arrivals.close_drop(MODEL, 60, at(1), max_bytes=1)

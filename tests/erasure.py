@@ -102,6 +102,12 @@ def ids_of(context: Context, dataset: Dataset, text: str) -> list[str]:
     return [row["id"] for table in tables for row in table.to_pylist() if text in row["text"]]
 
 
+def texts(context: Context, dataset: Dataset, split: str = "") -> list[str]:
+    """All texts of a dataset, or of one split."""
+    refs = context.bucket.list(f"{dataset.prefix}shards/{split}")
+    return [text for ref in refs for text in context.bucket.get_table(ref.key, ["text"])["text"].to_pylist()]
+
+
 def place(context: Context, name: str, position: str) -> str:
     """Id of the document at a place of a file."""
     ref = context.bucket.find(f"{inbox_prefix(MODEL)}{name}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,8 +26,7 @@ from lake.recipe import Rollout
 from lake.records import Checkpoint, Dataset
 from lake.settings import Settings
 from tests.documents import document
-from tests.erasure import MODEL, dropped, lines, place, put_recipe, version
-from training.data import read_texts
+from tests.erasure import MODEL, dropped, lines, place, put_recipe, texts, version
 
 PLAN = Rollout()
 
@@ -140,8 +141,6 @@ def test_the_next_version_starts_from_the_base_and_replays_what_is_left(
 def test_training_gets_neither_tainted_weights_nor_erased_text(
     context: Context, family: list[Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import training.finetune
-
     given: dict[str, Any] = {}
 
     def stand_in(**told: Any) -> tuple[Checkpoint, Path]:
@@ -151,7 +150,8 @@ def test_training_gets_neither_tainted_weights_nor_erased_text(
         changes = {"version": told["version"], "checkpoint_id": told["checkpoint_id"], "parent_version": None}
         return checkpoint.model_copy(update=changes), Path()
 
-    monkeypatch.setattr(training.finetune, "finetune", stand_in)
+    # Not the module itself, whose imports take seconds.
+    monkeypatch.setitem(sys.modules, "training.finetune", SimpleNamespace(finetune=stand_in))
     monkeypatch.setattr(tasks, "training_progress", lambda _: nullcontext())
     monkeypatch.setattr(tasks, "loss_curve_artifact", lambda *_: None)
     third = dropped(context, {"c.jsonl": lines(*map(document, range(20, 23)))})
@@ -161,7 +161,7 @@ def test_training_gets_neither_tainted_weights_nor_erased_text(
     )
     tasks.train.fn(context, made)
     assert given["parent"] is None and given["datasets"] == [third]
-    replayed = [text for dataset in given["replay"] for text in read_texts(context.bucket, dataset.prefix, "train")]
+    replayed = [text for dataset in given["replay"] for text in texts(context, dataset, "train")]
     assert replayed and set(replayed) <= {document(11), document(12)}
     tree = lineage(context, f"{MODEL}/{made.version}")
     assert tree.detail == "candidate, trained because of drop, from the base model and against v2"

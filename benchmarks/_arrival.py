@@ -74,7 +74,8 @@ def _installation(folder: Path) -> Iterator[Context]:
 
 def _dropped(context: Context, model: str, number: int) -> tuple[str, datetime]:
     """Put one object and wait until its drop is prepared. Returns the drop, and when the PUT was answered."""
-    key = f"{inbox_prefix(model)}note-{number:04}.txt"
+    # In no order: a watcher could find names that grow by asking for what comes after the last one.
+    key = f"{inbox_prefix(model)}{random.Random(f'{model} {number}').getrandbits(64):016x}.txt"
     context.bucket.put(key, _PROSE[number % len(_PROSE)][:1_500].encode())
     answered_at = datetime.now(UTC)
     return wait_until_prepared(context, model, key), answered_at

@@ -71,12 +71,12 @@ class PostgreSQL:
     def start(self) -> None:
         """Returns when it takes connections."""
         command = [
-            self._programs / "postgres", "-D", self._data, "-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}",
+            str(self._programs / "postgres"), "-D", str(self._data), "-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}",
             "-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "full_page_writes=off",
             "-c", "synchronous_commit=off",
         ]  # fmt: skip
         with self._log.open("ab") as file:
-            self._server = subprocess.Popen(
+            started: subprocess.Popen[bytes] = subprocess.Popen(
                 command,
                 cwd=self._data,
                 stdin=subprocess.DEVNULL,
@@ -85,8 +85,9 @@ class PostgreSQL:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  # nothing but a system call in the child
                 **self._as_user,
             )
+        self._server = started
         deadline = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < deadline and self._server.poll() is None:
+        while time.monotonic() < deadline and started.poll() is None:
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=2).close()
             except psycopg.OperationalError:
@@ -111,7 +112,7 @@ class PostgreSQL:
         if self._as_user:
             shutil.chown(password_file, "postgres")
         command = [
-            self._programs / "initdb", "-D", self._data, "-U", USER, "--pwfile", password_file,
+            str(self._programs / "initdb"), "-D", str(self._data), "-U", USER, "--pwfile", str(password_file),
             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions",
         ]  # fmt: skip
         done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **self._as_user)

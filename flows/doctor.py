@@ -15,6 +15,7 @@ from flows import sqs, supervisor
 from flows.context import Context
 from flows.processes import services
 from lake.errors import TidemillError
+from lake.ledger.engine import shown
 from lake.probe import probe_store
 from lake.settings import Settings
 
@@ -96,7 +97,7 @@ def _store(context: Context) -> list[Finding]:
 
 def _ledger(context: Context) -> list[Finding]:
     current, newest = context.ledger.revision()
-    detail = f"revision {current} of {newest}, {context.ledger.engine.url.render_as_string(hide_password=True)}"
+    detail = f"revision {current} of {newest}, {shown(context.ledger.engine.url)}"
     return [Finding("ledger", current == newest, detail, None if current == newest else "'tidemill up' migrates it")]
 
 

@@ -1,0 +1,213 @@
+"""Points on the running installation: a batch is dropped, something is struck, and nobody helps until all is settled."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from lake.ledger.tables import objects
+from lake.stage import sweep
+from tests.chaos.clock import Clock
+from tests.chaos.inputs import Inbox
+from tests.chaos.invariants import SETTLED, Violation, violations
+from tests.chaos.points import Outcome, Point
+from tests.chaos.proxy import Rule
+from tests.chaos.services import resume_later
+from tests.chaos.strikes import drawn, inbox_requests, wait_until_fired, work_requests
+from tests.chaos.warm import is_alive
+from tests.chaos.world import World
+
+POINTS_PER_MODEL = 6
+SETTLED_WITHIN_S = 90.0
+FIRED_WITHIN_S = 15.0
+SERVICES = {"watcher": "serve", "flow": "serve", "nanio": "nanio", "Prefect server": "prefect"}
+# A share of kills strikes at a random time instead of at a request: within transactions, between requests.
+SHARE_BY_TIME = 0.3
+SHARE_CHANGED = 0.4
+DISK_FULL_S = (1.0, 5.0)
+CLOCK_STEPS_S = (-86_400, -3_600, -600, -30, 30, 600, 3_600, 86_400)
+# S3 refuses requests that are signed further off: with such a clock nothing goes on until it is put right.
+MAX_SKEW_S = 900
+
+
+class LivePoints:
+    """The bench for watcher, flow, nanio, ledger and Prefect server."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._context = world, world.context
+        self._n_models, self._n_points = 0, POINTS_PER_MODEL
+        self._inbox: Inbox
+        self._n_requests = 0
+        self._took_s = 0.0
+        self._clock = Clock(world)
+
+    def run(self, point: Point) -> Outcome:
+        if not self._n_requests:
+            self._measure(point.batch_seed + 5_000)
+        outcome, started = Outcome(point), time.monotonic()
+        outcome.skipped = self._refusal(point)
+        if outcome.skipped is None:
+            inbox = self._next_inbox()
+            strike = {"disk full": self._fill_a_disk, "clock step": self._step_the_clock}.get(point.fault, self._strike)
+            struck_at = strike(outcome, inbox, point.draw())
+            self._settled(outcome, inbox, struck_at)
+        outcome.took_s = time.monotonic() - started
+        return outcome
+
+    def _refusal(self, point: Point) -> str | None:
+        """Why this machine cannot do that, if it cannot."""
+        if point.fault == "disk full":
+            return self._world.store_disk.refused
+        return self._clock.refused if point.fault == "clock step" else None
+
+    def _measure(self, seed: int) -> None:
+        """An undisturbed batch: how many requests there are to strike, and how long it takes."""
+        inbox = self._next_inbox()
+        self._world.arm(Rule(key=work_requests(inbox.model)))
+        started = time.monotonic()
+        inbox.put_batch(seed)
+        assert self._wait(inbox), "an undisturbed batch did not settle"
+        self._n_requests = self._world.seen()["matched"]
+        self._took_s = time.monotonic() - started
+
+    def _next_inbox(self) -> Inbox:
+        if self._n_points >= POINTS_PER_MODEL:
+            if self._n_models:
+                self._inbox.retire()
+            self._n_models, self._n_points = self._n_models + 1, 0
+            self._inbox = self._world.inbox(f"live-{self._n_models}")
+            self._inbox.register()
+        self._n_points += 1
+        return self._inbox
+
+    def _strike(self, outcome: Outcome, inbox: Inbox, draw: random.Random) -> float:
+        """A kill, a pause or a fault of the store. Returns when it was over."""
+        point, name = outcome.point, SERVICES[outcome.point.target]
+        watches = point.target == "watcher"
+        key = inbox_requests(inbox.model) if watches else work_requests(inbox.model)
+        process = self._world.supervisor.services[name].process
+        if point.fault == "kill" and draw.random() < SHARE_BY_TIME:
+            return self._kill_by_time(outcome, inbox, draw, process)
+        strike = drawn(draw, point.fault, key, process.pid, 6 if watches else self._n_requests)
+        self._world.arm(strike.rule)
+        self._put(inbox, outcome.point, draw)
+        request = wait_until_fired(self._world, FIRED_WITHIN_S)
+        outcome.fired, outcome.where = request is not None, f"{strike.where}: {request}"
+        if strike.resume_after_s is not None:
+            resume_later(process.pid, strike.resume_after_s).join()
+            self._world.seen(release=True)
+        elif point.fault == "stop, taken over, resume":
+            return self._taken_over(inbox, process)
+        elif strike.holds:  # the dead process' request arrives while its successor is at work
+            time.sleep(draw.uniform(0.5, 3.0))
+            self._world.seen(release=True)
+        return time.monotonic()
+
+    def _kill_by_time(self, outcome: Outcome, inbox: Inbox, draw: random.Random, process: psutil.Process) -> float:
+        wait_s = draw.uniform(0, self._took_s)
+        outcome.where = f"SIGKILL {wait_s:.2f} s after the batch"
+        self._world.arm(Rule())
+        self._put(inbox, outcome.point, draw)
+        time.sleep(wait_s)
+        outcome.fired = is_alive(process)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+        return time.monotonic()
+
+    def _taken_over(self, inbox: Inbox, paused: psutil.Process) -> float:
+        """Another `serve` takes over from the paused one, which wakes up when everything is done."""
+        began = time.monotonic()
+        second = self._world.fork_serve()
+        self._wait(inbox)
+        self._world.seen(release=True)
+        paused.send_signal(signal.SIGCONT)
+        time.sleep(2.0)  # it would commit now
+        second.kill()
+        return began
+
+    def _fill_a_disk(self, outcome: Outcome, inbox: Inbox, draw: random.Random) -> float:
+        disk = self._world.store_disk if outcome.point.target == "nanio" else self._world.home_disk
+        self._world.arm(Rule())
+        self._put(inbox, outcome.point, draw)
+        wait_s, full_s, left = draw.uniform(0, self._took_s), draw.uniform(*DISK_FULL_S), draw.choice((0, 4096, 40_000))
+        time.sleep(wait_s)
+        disk.fill(left)
+        time.sleep(full_s)
+        disk.empty()
+        outcome.fired = True
+        outcome.where = f"{wait_s:.2f} s after the batch, {left} bytes left for {full_s:.1f} s"
+        return time.monotonic()
+
+    def _step_the_clock(self, outcome: Outcome, inbox: Inbox, draw: random.Random) -> float:
+        step_s, wait_s = draw.choice(CLOCK_STEPS_S), draw.uniform(0, self._took_s)
+        self._world.arm(Rule())
+        with self._clock.instead_of_serve():
+            self._put(inbox, outcome.point, draw)
+            time.sleep(wait_s)
+            self._clock.step(step_s)
+            outcome.fired, outcome.where = True, f"{step_s:+d} s, {wait_s:.2f} s after the batch"
+            if abs(step_s) > MAX_SKEW_S:
+                time.sleep(draw.uniform(1.0, 5.0))
+                self._clock.step(0)
+            began = time.monotonic()
+            self._wait(inbox)
+        return began
+
+    def _put(self, inbox: Inbox, point: Point, draw: random.Random) -> None:
+        """A batch; for some, one object is overwritten and one deleted a little later, which may make a drop more."""
+        self._while_the_store_is_away(lambda: inbox.put_batch(point.batch_seed))
+        if draw.random() < SHARE_CHANGED:
+            time.sleep(draw.uniform(0.0, 1.5))
+            self._while_the_store_is_away(lambda: inbox.change_batch(point.batch_seed))
+
+    def _while_the_store_is_away(self, put: Callable[[], None]) -> None:
+        """A client that tries again: what it could not put is not there."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return put()
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)
+
+    def _settled(self, outcome: Outcome, inbox: Inbox, struck_at: float) -> None:
+        if not self._wait(inbox):
+            states = [(state.drop_id, state.state, state.message) for state in self._states(inbox)]
+            told = f"not settled within {SETTLED_WITHIN_S:g} s: {[each for each in states if each[1] not in SETTLED]}"
+            outcome.violations.append(Violation("stuck", told))
+        outcome.recovery_s = time.monotonic() - struck_at
+        self._world.arm(Rule())
+        self._world.wait_for_store()
+        sweep(self._context.ledger, self._context.bucket)
+        outcome.violations += violations(self._context, inbox.model, inbox.uploads)
+
+    def _states(self, inbox: Inbox) -> list[object]:
+        return list(self._context.ledger.drops.states(inbox.model))
+
+    def _wait(self, inbox: Inbox) -> bool:
+        """Wait until everything that is in the inbox is in a settled drop."""
+        deadline = time.monotonic() + SETTLED_WITHIN_S
+        while time.monotonic() < deadline:
+            with suppress(OperationalError):  # a paused process may hold the ledger's lock
+                if self._is_settled(inbox):
+                    return True
+            time.sleep(0.1)
+        return False
+
+    def _is_settled(self, inbox: Inbox) -> bool:
+        states = self._context.ledger.drops.states(inbox.model)
+        if any(state.state not in (*SETTLED, "poison") for state in states):
+            return False
+        with self._context.ledger.engine.connect() as connection:
+            rows = connection.execute(select(objects).where(objects.c.model == inbox.model)).all()
+        assigned = {(row.key, row.etag) for row in rows if row.drop_id is not None}
+        seen = any(row.state == "seen" for row in rows)
+        return not seen and all((each.key, each.etag) in assigned for each in inbox.uploads if not each.gone)

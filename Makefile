@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit integration smoke bench lock clean
+.PHONY: help demo test check unit integration chaos-few chaos smoke bench lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -21,7 +21,7 @@ help:  ## what there is to make
 demo: .venv  ## the whole loop on real input, about 20 minutes; then everything stops
 	$(BIN)/tidemill demo $(ARGS)
 
-test: check unit integration smoke  ## every check and test, fast ones first
+test: check unit integration chaos-few smoke  ## every check and test, fast ones first
 
 check: .venv  ## ruff, format, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -34,6 +34,12 @@ unit: .venv
 
 integration: .venv
 	$(BIN)/pytest tests/integration
+
+chaos-few: .venv
+	$(BIN)/pytest tests/chaos
+
+chaos: .venv  ## some 200 seeded kill points, about half an hour; ARGS="--seed 7 --only watcher"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 smoke: .venv
 	$(BIN)/pytest tests/smoke

@@ -1,8 +1,12 @@
-"""What a campaign found: a table for people, JSON for programs, Markdown for docs/reliability.md."""
+"""What a campaign found: a table for people, JSON for programs, Markdown for people who read docs/reliability.md.
+
+`python -m tests.chaos.report` enters the last campaign there.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +17,10 @@ from rich.table import Table
 
 from benchmarks.report import OUT
 from tests.chaos.points import Outcome
+from tests.servers import ROOT
 
 RULES = ("lost", "twice", "half-read", "lineage", "stuck")
+PAGE, BEGIN, END = ROOT / "docs" / "reliability.md", "<!-- begin: campaign -->", "<!-- end: campaign -->"
 COLUMNS = ("target", "fault", "points", *RULES, "recovery, median", "recovery, longest")
 
 
@@ -33,6 +39,7 @@ def summary(outcomes: Sequence[Outcome], seed: int, took_s: float) -> dict[str, 
     return {
         "seed": seed,
         "took_s": round(took_s, 1),
+        "machine": f"{os.cpu_count()} cores",
         "kinds": rows(outcomes),
         "skipped": {str(each.point): each.skipped for each in outcomes if each.skipped},
         "points": [
@@ -75,6 +82,16 @@ def markdown(told: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def enter(told: dict[str, Any], page: Path = PAGE) -> None:
+    """Put a campaign's figures between the page's two marks."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    n_points = told["kinds"][-1]["points"]
+    lines = f"Seed {told['seed']}, {n_points} kill points in {told['took_s'] / 60:.0f} minutes on {told['machine']}:"
+    skipped = "".join(f"\nSkipped: {point}: {why}.\n" for point, why in told["skipped"].items())
+    page.write_text(f"{before}{BEGIN}\n{lines}\n\n{markdown(told)}{skipped}{END}{after}")
+
+
 def _row(target: str, fault: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     fired = [outcome for outcome in outcomes if outcome.fired]
     recoveries = [outcome.recovery_s for outcome in fired if outcome.recovery_s is not None]
@@ -92,3 +109,7 @@ def _row(target: str, fault: str, outcomes: Sequence[Outcome]) -> dict[str, Any]
 def _cells(row: dict[str, Any]) -> list[str]:
     times = [f"{row[name]:.1f} s" if row[name] is not None else "–" for name in ("recovery_median_s", "recovery_max_s")]
     return [row["target"], row["fault"], str(row["points"]), *(str(row[rule]) for rule in RULES), *times]
+
+
+if __name__ == "__main__":
+    enter(json.loads((OUT / "chaos.json").read_text()))

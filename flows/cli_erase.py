@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.tree import Tree
 
 from lake.errors import TidemillError
@@ -88,7 +90,7 @@ def erase(
     out.print(f"Holds no text of documents: {'; '.join(HOLD_NO_TEXT)}.", highlight=False)
     out.print("The sources are yours, and still hold the text. Delete them, or rewrite those with other documents:")
     for command in _to_delete(context, plans):
-        out.print(f"  {command}", highlight=False, soft_wrap=True)
+        out.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def erasures(
@@ -145,8 +147,10 @@ def _plan_json(planned: Plan) -> dict[str, object]:
 
 
 def _plan_tree(planned: Plan) -> Tree:
-    tree = Tree(f"[bold]{planned.model}[/]: {len(planned.subjects):,} subjects")
-    tree.add(f"{len(planned.documents):,} documents, {len(planned.rejects):,} rejects, {len(planned.keys):,} objects")
+    tree = Tree(
+        f"[bold]{planned.model}[/]: {len(planned.documents):,} documents, {len(planned.rejects):,} rejects, "
+        f"{len(planned.keys):,} whole objects"
+    )
     for dataset_id, n in planned.datasets.items():
         tree.add(f"dataset {dataset_id} is written again without {n:,} rows")
     for version, state in planned.versions:
@@ -154,15 +158,15 @@ def _plan_tree(planned: Plan) -> Tree:
     if planned.copies or planned.originals:
         branch = tree.add("[yellow]the same text from other sources[/]; --duplicates includes these:")
         for kept in planned.originals[:_SHOWN]:
-            where = f"{kept.source_uri} {kept.position}"
+            where = escape(f"{kept.source_uri} {kept.position}")
             branch.add(f"{kept.id}: kept, some of the above were dropped as its duplicates; {where}")
         for copy in planned.copies[:_SHOWN]:
-            where = f"{copy.source_uri} {copy.position}"
+            where = escape(f"{copy.source_uri} {copy.position}")
             branch.add(f"{copy.id}: dropped before as a duplicate, no text of it is here; {where}")
         if (n := max(len(planned.copies), len(planned.originals)) - _SHOWN) > 0:
             branch.add(f"and {n:,} more; --json tells them")
     if planned.unknown:
-        shown = ", ".join(planned.unknown[:_SHOWN])
+        shown = escape(", ".join(planned.unknown[:_SHOWN]))
         tree.add(f"[yellow]{len(planned.unknown):,} unknown[/]: {shown}{' …' if len(planned.unknown) > _SHOWN else ''}")
     return tree
 
@@ -174,7 +178,7 @@ def _status_tree(one: ErasureStatus) -> Tree:
         f"{one.requested_at:%Y-%m-%d %H:%M:%S}"
     )
     more = f" and {one.n_subjects - _SHOWN:,} more" if one.n_subjects > _SHOWN else ""
-    tree.add(f"{', '.join(one.subjects[:_SHOWN])}{more}")
+    tree.add(f"{escape(', '.join(one.subjects[:_SHOWN]))}{more}")
     for old, new in one.replaced.items():
         tree.add(f"dataset {old} is deleted; {new} stands for it")
     for version in one.versions:
@@ -185,10 +189,10 @@ def _status_tree(one: ErasureStatus) -> Tree:
         tree.add(f"[yellow]not done yet[/]: {waits}'tidemill up' goes on with it by itself")
     elif one.rebuild == "never" and one.versions:
         tree.add("the recipe's policy is never to rebuild: these versions stay")
-    elif not one.gone:
+    elif any(version.live for version in one.versions):
         tree.add(
             f"the next training of {one.model} starts from the base model, without it; 'tidemill retrain {one.model}' "
-            "begins it, if anything waits"
+            "begins one now, on all that is left"
         )
     return tree
 
@@ -198,4 +202,4 @@ def _to_delete(context: Context, plans: list[Plan]) -> list[str]:
     endpoint = f" --endpoint-url {context.settings.s3_url}" if context.settings.s3_url else ""
     uris = {f"s3://{context.bucket.name}/{key}" for planned in plans for key in planned.keys}
     uris |= {uri for planned in plans for uri in planned.sources}
-    return [f"aws s3 rm '{uri}'{endpoint}" for uri in sorted(uris)[:100]]
+    return [f"aws s3 rm {shlex.quote(uri)}{endpoint}" for uri in sorted(uris)[:100]]

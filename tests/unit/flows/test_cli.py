@@ -17,6 +17,8 @@ COMMANDS = [
     "ask",
     "lineage",
     "retrain",
+    "erase",
+    "erasures",
     "demo",
 ]
 

@@ -23,6 +23,18 @@ BEAT_S = 0.5
 BACKOFF_FIRST_S = 0.25
 
 
+def preload_language() -> None:
+    """The language identifier takes a second to load, in every process again."""
+    from beam_jobs.clean import detect_language
+
+    detect_language("What every child would load before its first document.")
+
+
+def preload_client() -> None:
+    """boto3 reads its descriptions of S3 once a process."""
+    Context.from_environment().bucket.client.meta.service_model  # noqa: B018
+
+
 def storage(arguments: Sequence[str]) -> None:
     from nanio.cli import main
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 
 import psutil
 from sqlalchemy import select
@@ -186,7 +187,7 @@ class LivePoints:
         outcome.recovery_s = time.monotonic() - struck_at
         self._world.arm(Rule())
         self._world.wait_for_store()
-        sweep(self._context.ledger, self._context.bucket)
+        sweep(self._context.ledger, self._context.bucket, abandoned_after=timedelta(0))
         outcome.violations += violations(self._context, inbox.model, inbox.uploads)
 
     def _states(self, inbox: Inbox) -> list[object]:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,7 @@ from tests.servers import wait_until
 from tests.tiny_model import write_tiny_model
 
 MODEL = "looped"
-KILLS_PER_PASS = 3
+KILLS_PER_PASS = 4
 # Between two kills: imports, training, export and packaging of the tiny model take a few seconds each.
 BETWEEN_S = (2.0, 18.0)
 LIVE_WITHIN_S = 400.0
@@ -122,7 +123,7 @@ class LoopPoints:
 
     def _verified(self) -> Iterator[Violation]:
         wait_until("the store answers", lambda: self._context.bucket.exists(f"recipes/{MODEL}.yaml"), 60)
-        sweep(self._context.ledger, self._context.bucket)
+        sweep(self._context.ledger, self._context.bucket, abandoned_after=timedelta(0))
         yield from violations(self._context, MODEL, self._inbox.uploads)
         versions = self._context.ledger.versions.all(MODEL)
         if len([version for version in versions if version.state == "champion"]) > 1:

@@ -36,7 +36,7 @@ PLAN: tuple[tuple[str, str, int], ...] = (
     ("packager", "stop, taken over, resume", 2),
     ("rollout controller", "kill", 12),
     ("rollout controller", "stop and resume", 4),
-    ("whole loop", "kill", 5),  # three processes each
+    ("whole loop", "kill", 4),  # four processes each
 )
 # What `make test` plays of it: the first few of each cheap kind.
 SUBSET: tuple[tuple[str, str, int], ...] = (

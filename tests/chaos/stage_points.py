@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from datetime import timedelta
 
 from lake.stage import sweep
 from tests.chaos.inputs import Inbox, Upload
@@ -115,7 +116,7 @@ class StagePoints:
         self._world.arm(Rule())
 
     def _verified(self, inbox: Inbox, uploads: list[Upload]) -> list[Violation]:
-        sweep(self._context.ledger, self._context.bucket)
+        sweep(self._context.ledger, self._context.bucket, abandoned_after=timedelta(0))
         found = violations(self._context, inbox.model, uploads)
         losses = validation_losses(self._context)
         if losses and max(losses.values()) - min(losses.values()) > SAME_LOSS:

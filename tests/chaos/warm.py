@@ -1,4 +1,4 @@
-"""A warm parent whose children begin with everything imported: `python -m tests.chaos.warm MODULE…`.
+"""A warm parent whose children begin with everything imported: `python -m tests.chaos.warm MODULE[:FUNCTION]…`.
 
 Importing Beam, Great Expectations and torch takes seconds; a kill point ends a process or two. The children are what
 the product runs, in processes of their own: forked, in a new session, killed like any other.
@@ -93,8 +93,11 @@ def main() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children, the harness looks at /proc
-    for module in sys.argv[1:]:
-        importlib.import_module(module)
+    for told in sys.argv[1:]:
+        module, _, function = told.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
     out = os.dup(1)
     os.dup2(2, 1)  # what a library prints is not an answer
     os.write(out, b"ready\n")

@@ -30,8 +30,11 @@ from tests.ports import free_port_block, free_ports
 from tests.s3 import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY
 from tests.servers import ROOT, answers, wait_until
 
+PRELOADED = ("tests.chaos.children:preload_client",)
 LIVE_IMPORTS = ("flows.serve", "apache_beam", "great_expectations", "beam_jobs.prepare", "checks.data", "nanio.cli")
+LIVE_IMPORTS += (*PRELOADED, "tests.chaos.children:preload_language")
 TRAINING_IMPORTS = ("flows.tasks", "training.finetune", "training.evaluate", "training.export", "bentos.package")
+TRAINING_IMPORTS += PRELOADED
 PREFECT_IMPORTS = ("prefect.cli", "prefect.server.api.server")
 STORE_DISK_MB, HOME_DISK_MB = 200, 400
 POLL_S, SETTLE_S = 0.2, 0.3

@@ -103,7 +103,11 @@ def replay(
     book = _open()
     for drop_id in drops:
         state = next((found.state for found in book.drops.states() if found.drop_id == drop_id), None)
-        n_unread = book.arrivals.requeue_unread(drop_id, datetime.now(UTC)) if state in ("waiting", "trained") else 0
+        n_unread = (
+            book.arrivals.requeue_unread(drop_id, datetime.now(UTC))
+            if state in ("waiting", "trained", "refused")
+            else 0
+        )
         if n_unread:
             out.print(f"{drop_id}: {n_unread} unread objects go into the next drop")
         else:

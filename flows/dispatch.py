@@ -17,6 +17,7 @@ from prefect.deployments import run_deployment
 from flows.context import Context
 from flows.reaper import Reaper, crash
 from lake.errors import GateRejected, TidemillError
+from lake.ledger.drops import backoff
 from lake.ledger.versions import Version
 from lake.records import ExportedModel
 
@@ -95,6 +96,8 @@ def _training_runs(version: Version) -> Iterator[FlowRun]:
         run = _patiently(partial(_started, version, f"{version.training_key}-{attempt}"))
         if run.state is not None and run.state.is_final() and not run.state.is_completed():
             continue  # an earlier attempt
+        if n_fresh:
+            time.sleep(backoff(n_fresh).total_seconds())
         n_fresh += 1
         yield run
 
@@ -135,7 +138,8 @@ def _patiently(ask: Callable[[], T]) -> T:
     while True:
         try:
             return ask()
-        except httpx.TransportError:
-            if time.monotonic() > deadline:
+        except (httpx.TransportError, httpx.HTTPStatusError) as error:
+            refused = isinstance(error, httpx.HTTPStatusError) and not error.response.is_server_error
+            if refused or time.monotonic() > deadline:
                 raise
             time.sleep(POLL_S)

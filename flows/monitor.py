@@ -7,6 +7,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.context import Context
+from flows.reports import shown
 from lake.ledger.versions import Version
 from lake.records import DriftVerdict, PredictionLog
 
@@ -62,8 +63,11 @@ def _judge(
     number: int,
 ) -> DriftVerdict:
     verdict = judge(context, champion, reference, window, number)
-    create_link_artifact(
-        context.bucket.url(verdict.report_key), key="drift-report", link_text=f"Evidently report {verdict.drift_id}"
+    shown(
+        create_link_artifact,
+        context.bucket.url(verdict.report_key),
+        key="drift-report",
+        link_text=f"Evidently report {verdict.drift_id}",
     )
     get_run_logger().info(
         "%s: %s (p=%.4f, %s=%.4f, %d against %d requests); report %s",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -15,9 +16,9 @@ from flows.context import Context, process_owner
 from flows.datasets import datasets_by_id, unread_objects
 from flows.dispatch import run_training, wait_for_rollout
 from flows.monitor import check_drift
-from flows.reaper import beating
+from flows.reaper import beating, run_owner
 from flows.watch import reconcile_model
-from lake.errors import CheckFailed, GateRejected, TidemillError
+from lake.errors import CheckFailed, GateRejected, StageTakenOver, TidemillError
 from lake.ledger.versions import Version
 from lake.records import Bento, Dataset, DriftVerdict, Drop, ExportedModel
 from lake.stage import sweep as sweep_stages
@@ -30,83 +31,102 @@ def pipeline(drop_id: str) -> str:
     Returns the outcome in words. A drop smaller than the recipe's `training.min_documents` waits, prepared and
     checked, for the next training.
     """
-    context = Context.from_environment()
-    with beating(context):
+    with _working() as context:
         dataset = _prepared(context, _claimed(context, drop_id))
-        return _trained_if_enough(context, dataset.model)
+        if enough_waits(context, dataset.model):
+            return _train_and_roll_out(context, dataset.model, "drop")
+        return "too few documents wait for a training; more of them, drift or 'tidemill retrain' start it"
 
 
 @flow(name="retrain", flow_run_name="retrain {model} ({reason})")
 def retrain(model: str, reason: Literal["drift", "manual", "erasure"] = "manual") -> str:
     """Train on everything that has been dropped since the last training, however little. It must win its way in."""
-    context = Context.from_environment()
-    if not _waiting_datasets(context, model):
-        return "nothing has been dropped since the last training"
-    with beating(context):
+    with _working() as context:
+        if not _waiting_datasets(context, model):
+            return "nothing has been dropped since the last training"
         return _train_and_roll_out(context, model, reason)
 
 
 @flow(name="train", flow_run_name="train {model} {version}")
 def train(model: str, version: str) -> ExportedModel:
     """Train → evaluate → export, in one process of the training pool: where the accelerator is."""
-    context = Context.from_environment()
-    candidate = context.ledger.versions.get(model, version)
-    if candidate is None:
-        raise TidemillError(
-            f"version {version} of {model}",
-            expected="a version in the ledger",
-            got="none",
-            remedy="'tidemill models' lists the versions; 'tidemill retrain' makes one",
-        )
-    run_id = flow_run.get_id()
-    with beating(context, str(run_id)) if run_id else nullcontext():
+    with _working() as context:
+        candidate = context.ledger.versions.get(model, version)
+        if candidate is None:
+            raise TidemillError(
+                f"version {version} of {model}",
+                expected="a version in the ledger",
+                got="none",
+                remedy="'tidemill models' lists the versions; 'tidemill retrain' makes one",
+            )
         checkpoint = tasks.train(context, candidate)
         tasks.evaluate(context, checkpoint, candidate)
         return tasks.export(context, checkpoint)
 
 
 @flow(name="roll-out", flow_run_name="roll out {model} {version}")
-def roll_out(model: str, version: str, inject_error_rate: float = 0.0) -> str:
-    """Offer a packaged version again, e.g. after a rollback. `inject_error_rate` is for drills: it fails requests."""
-    context = Context.from_environment()
-    records = (Bento.model_validate(found) for found in context.ledger.stages.records("package", model))
-    bento = next((found for found in records if found.version == version), None)
-    if bento is None:
-        raise TidemillError(
-            f"version {version} of {model}",
-            expected="a packaged version",
-            got="none",
-            remedy="'tidemill models' lists the versions and their states",
-        )
-    return wait_for_rollout(context, tasks.roll_out(context, bento, inject_error_rate))
+def roll_out(model: str, version: str, inject_error_rate: float = 0.0, only_ready: bool = False) -> str:
+    """Offer a packaged version again, e.g. after a rollback. `inject_error_rate` is for drills: it fails requests.
+
+    With `only_ready` nothing happens to a version that has been offered before.
+    """
+    with _working() as context:
+        found = context.ledger.versions.get(model, version)
+        if only_ready and (found is None or found.state != "ready"):
+            return f"{model} {version} is {found.state if found else 'unknown'}: it has been offered before"
+        records = (Bento.model_validate(each) for each in context.ledger.stages.records("package", model))
+        bento = next((each for each in records if each.version == version), None)
+        if bento is None:
+            raise TidemillError(
+                f"version {version} of {model}",
+                expected="a packaged version",
+                got="none",
+                remedy="'tidemill models' lists the versions and their states",
+            )
+        return wait_for_rollout(context, tasks.roll_out(context, bento, inject_error_rate))
 
 
 @flow(name="reconcile")
 def reconcile(model: str | None = None, settle_s: float = 0.0) -> dict[str, int]:
     """Compare the whole listings with the ledger and close what waits into drops; `serve` takes them from there."""
-    context = Context.from_environment()
-    names = [model] if model else context.models()
-    return {name: reconcile_model(context, name, settle_s) for name in names}
+    with _working() as context:
+        names = [model] if model else context.models()
+        return {name: reconcile_model(context, name, settle_s) for name in names}
 
 
 @flow(name="sweep")
 def sweep() -> int:
     """Delete what attempts at stages have left that can never be committed. Returns the number of attempts swept."""
-    context = Context.from_environment()
-    return sweep_stages(context.ledger, context.bucket)
+    with _working() as context:
+        return sweep_stages(context.ledger, context.bucket)
 
 
 @flow(name="drift", flow_run_name="drift {model}")
 def drift(model: str) -> list[DriftVerdict]:
     """Judge every complete window of logged requests that has not been judged yet."""
-    return check_drift(Context.from_environment(), model)
+    with _working() as context:
+        return check_drift(context, model)
 
 
 @flow(name="watch-drift")
 def watch_drift() -> dict[str, int]:
     """Judge the windows of all models, on a schedule. Returns the number of windows judged for each."""
+    with _working() as context:
+        return {model: len(check_drift(context, model)) for model in context.models()}
+
+
+def enough_waits(context: Context, model: str) -> bool:
+    """Whether as many documents wait as the recipe wants for a training."""
+    n_documents = sum(found.n_documents.get("train", 0) for found in _waiting_datasets(context, model))
+    return n_documents >= context.recipe(model).training.min_documents
+
+
+@contextmanager
+def _working() -> Iterator[Context]:
+    """The installation, for as long as a flow works in it: its process and its run beat."""
     context = Context.from_environment()
-    return {model: len(check_drift(context, model)) for model in context.models()}
+    with beating(context), beating(context, run_owner(flow_run.get_id())):
+        yield context
 
 
 def _prepared(context: Context, drop: Drop) -> Dataset:
@@ -114,25 +134,18 @@ def _prepared(context: Context, drop: Drop) -> Dataset:
     drop_id, owner = drop.drop_id, process_owner()
     try:
         dataset = tasks.prepare(context, drop)
+        context.ledger.arrivals.mark_unread(drop_id, unread_objects(context, dataset))
         tasks.check(context, dataset)
     except CheckFailed as error:
         _moved(context, drop_id, "preparing", "refused", held_by=owner, message=str(error))
         raise
+    except StageTakenOver:
+        raise  # whoever has the drop now goes on with it, in this very process perhaps
     except Exception as error:
         context.ledger.drops.give_back(drop_id, owner, f"{type(error).__name__}: {error}", datetime.now(UTC))
         raise
-    context.ledger.arrivals.mark_unread(drop_id, unread_objects(context, dataset))
     _moved(context, drop_id, "preparing", "waiting", held_by=owner, dataset_id=dataset.dataset_id, message=None)
     return dataset
-
-
-def _trained_if_enough(context: Context, model: str) -> str:
-    waiting = _waiting_datasets(context, model)
-    n_documents = sum(found.n_documents.get("train", 0) for found in waiting)
-    needed = context.recipe(model).training.min_documents
-    if n_documents < needed:
-        return f"{n_documents} training documents wait, {needed} start a training; drift or 'tidemill retrain' do too"
-    return _train_and_roll_out(context, model, "drop")
 
 
 def _claimed(context: Context, drop_id: str) -> Drop:
@@ -152,22 +165,32 @@ def _claimed(context: Context, drop_id: str) -> Drop:
 
 def _train_and_roll_out(context: Context, model: str, reason: str) -> str:
     """Train what waits. While it trains, its drops count as under way, so that no other training starts."""
+    ledger, owner = context.ledger, process_owner()
     datasets = _waiting_datasets(context, model)
-    for dataset in datasets:
-        _moved(context, dataset.drop_id, "waiting", "training", owner=process_owner())
-    version = _allocated(context, model, datasets, reason)
+    drop_ids = [dataset.drop_id for dataset in datasets]
+    if not ledger.drops.start_training(model, drop_ids, owner, datetime.now(UTC)):
+        return "another training of the model is under way; what waits is trained on after it"
+    version = None
     try:
+        version = _allocated(context, model, datasets, reason)
         exported = run_training(context, version)
         bento = tasks.package(context, exported, version)
         tasks.require_clean(context, version)
     except BaseException as error:
         # A rejected challenger has still used up its data; after any other failure the data waits for the next try.
         rejected = isinstance(error, GateRejected)
-        if not rejected:
-            context.ledger.versions.move(model, version.version, "failed", str(error))
-        _settle(context, datasets, "trained" if rejected else "waiting", str(error))
+        state = "trained" if rejected else "waiting"
+        ended = ledger.drops.end_training(drop_ids, owner, state, str(error), datetime.now(UTC))
+        if ended and version is not None and not rejected:
+            ledger.versions.move(model, version.version, "failed", str(error), expected=("candidate", "ready"))
         raise
-    _settle(context, datasets, "trained", f"{version.version}")
+    if not ledger.drops.end_training(drop_ids, owner, "trained", version.version, datetime.now(UTC)):
+        raise TidemillError(
+            f"training of {model} {version.version}",
+            expected="to be its only one",
+            got="another process took it over, as this one seemed dead",
+            remedy="nothing to do: that process goes on with it",
+        )
     return wait_for_rollout(context, tasks.roll_out(context, bento))
 
 
@@ -176,9 +199,6 @@ def _allocated(context: Context, model: str, datasets: list[Dataset], reason: st
     parent = champion.version if champion else None
     ids = tuple(sorted(dataset.dataset_id for dataset in datasets))
     recipe = context.recipe(model)
-    for earlier in context.ledger.versions.all(model):
-        if earlier.state == "candidate" and earlier.dataset_ids != ids:
-            context.ledger.versions.move(model, earlier.version, "failed", "superseded: more data came before it ended")
     # A training that starts from the base model instead is another one.
     shunned = context.ledger.taints.blocking(model, parent)
     told = "|".join([*ids, parent or "", *shunned, recipe.training.model_dump_json(), recipe.gate.model_dump_json()])
@@ -202,11 +222,6 @@ def _waiting_datasets(context: Context, model: str) -> list[Dataset]:
         if state.state == "waiting" and state.dataset_id
     ]
     return [dataset for dataset in datasets_by_id(context, model, ids) if dataset.n_kept]  # all of one may be erased
-
-
-def _settle(context: Context, datasets: list[Dataset], state: str, message: str) -> None:
-    for dataset in datasets:
-        context.ledger.drops.move(dataset.drop_id, "training", state, datetime.now(UTC), message=message)
 
 
 def _moved(

@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
 
 from lake.bucket import Bucket
 from lake.records import Checkpoint
@@ -20,13 +21,25 @@ from lake.records import Checkpoint
 if TYPE_CHECKING:
     from training.finetune import TrainProgress
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
+
+
+def shown(create: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Create an artifact. The work goes on without a Prefect server to look at it: then None, and a line in the log."""
+    try:
+        return create(*args, **kwargs)
+    except (httpx.HTTPError, PrefectException) as error:
+        log.warning("not shown in the Prefect UI: %s: %s", type(error).__name__, error)
+        return None
 
 
 @contextmanager
 def training_progress(path: Path) -> Iterator[Callable[[TrainProgress], None]]:
     """Yield a callback that shows training progress in the Prefect UI and in `path`, for other processes to read."""
-    artifact = create_progress_artifact(progress=0.0, key="training-progress", description="training")
+    artifact = shown(create_progress_artifact, progress=0.0, key="training-progress", description="training")
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def show(progress: TrainProgress) -> None:
@@ -40,16 +53,15 @@ def training_progress(path: Path) -> Iterator[Callable[[TrainProgress], None]]:
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(told))
         os.replace(partial, path)
-        try:
-            update_progress_artifact(
+        if artifact is not None:
+            shown(
+                update_progress_artifact,
                 artifact_id=artifact,  # type: ignore[arg-type]  # a UUID here; the coroutine type is for async callers
                 progress=100.0 * progress.step / progress.n_steps,
                 description="step {step} of {n_steps}, loss {loss}, {tokens_per_s} tokens/s, {eta_s} s left".format(
                     **told
                 ),
             )
-        except httpx.HTTPError as error:  # a training goes on without a Prefect server to look at it
-            log.warning("training progress is not shown in the Prefect UI: %s: %s", type(error).__name__, error)
 
     yield show
 

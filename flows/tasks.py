@@ -22,7 +22,7 @@ from flows.datasets import (
     seen_by,
     with_split,
 )
-from flows.reports import loss_curve_artifact, training_progress
+from flows.reports import loss_curve_artifact, shown, training_progress
 from lake.errors import CheckFailed, GateRejected, TidemillError
 from lake.layout import dataset_prefix, report_prefix, version_prefix
 from lake.ledger.versions import Version
@@ -63,9 +63,12 @@ def prepare(context: Context, drop: Drop) -> Dataset:
         folder_of=lambda identity: dataset_prefix(drop.model, identity),
         record_type=Dataset,
         build=build,
+        # The history is among the inputs: an attempt against another one would be another stage.
+        subject=f"drop {drop.drop_id}",
     )
     outcome = {"kept": dataset.n_kept, **dataset.rejected}
-    create_table_artifact(
+    shown(
+        create_table_artifact,
         [{"outcome": reason, "documents": count} for reason, count in outcome.items()],
         key="prepare",
         description=f"{dataset.n_read} documents read from {dataset.n_objects} objects of drop {drop.drop_id}",
@@ -95,8 +98,12 @@ def check(context: Context, dataset: Dataset) -> CheckReport:
         record_type=CheckReport,
         build=build,
     )
-    create_link_artifact(
-        context.bucket.url(report.data_docs_key), key="data-docs", link_text="Data Docs of this drop", description=""
+    shown(
+        create_link_artifact,
+        context.bucket.url(report.data_docs_key),
+        key="data-docs",
+        link_text="Data Docs of this drop",
+        description="",
     )
     if not report.passed:
         raise CheckFailed(
@@ -152,7 +159,7 @@ def train(context: Context, version: Version) -> Checkpoint:
         record_type=Checkpoint,
         build=build,
     )
-    loss_curve_artifact(context.bucket, checkpoint)
+    shown(loss_curve_artifact, context.bucket, checkpoint)
     return checkpoint
 
 
@@ -207,14 +214,17 @@ def evaluate(context: Context, checkpoint: Checkpoint, version: Version) -> Eval
         record_type=EvalReport,
         build=build,
     )
-    create_markdown_artifact(
+    shown(
+        create_markdown_artifact,
         "\n".join(f"- {reason}" for reason in report.reasons)
         + f"\n\n[Evaluation report]({context.bucket.url(report.report_key)})",
         key="evaluation",
         description=f"{version.model} {version.version}: {'passed' if report.passed else 'rejected by'} the gate",
     )
     if not report.passed:
-        context.ledger.versions.move(version.model, version.version, "rejected", "; ".join(report.reasons))
+        context.ledger.versions.move(
+            version.model, version.version, "rejected", "; ".join(report.reasons), expected=("candidate", "failed")
+        )
         raise GateRejected(
             f"{version.model} {version.version}",
             expected="a challenger that passes the recipe's gate",
@@ -294,7 +304,7 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
         record_type=Bento,
         build=build,
     )
-    context.ledger.versions.move(exported.model, exported.version, "ready")
+    context.ledger.versions.move(exported.model, exported.version, "ready", expected=("candidate", "failed"))
     return bento
 
 

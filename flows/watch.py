@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -20,7 +20,7 @@ log = logging.getLogger("tidemill.watch")
 # listings: with names that grow, as dates do, that shows new objects at once; all others wait for the next whole one.
 LISTING_SHARE = 0.2
 FULL_LISTING_AT_LEAST_EVERY_S = 300.0
-# More keys than this for one model: one whole listing is cheaper than asking for each.
+# Of more named keys, the others wait for the next look, or for a whole listing that answers them all.
 MAX_KEYS_ASKED = 50
 
 
@@ -29,7 +29,7 @@ def reconcile_model(context: Context, model: str, settle_s: float) -> int:
 
     Raises StorageError when the listing fails; nothing is taken for gone then.
     """
-    n_new = context.ledger.arrivals.reconcile(model, _pages(context, model), datetime.now(UTC))
+    n_new = context.ledger.arrivals.reconcile(model, _pages(context, model), _now(), clock=_now)
     close_drop(context, model, settle_s)
     return n_new
 
@@ -72,15 +72,16 @@ class Watcher:
         unanswered: set[Wakeup] = set()
         for model in self.context.models():
             named = [wakeup for wakeup in pending if self._is_for(wakeup, model)]
+            inbox = self._inboxes.setdefault(model, _Inbox(self.context, model))
             try:
-                keys = sorted({wakeup.key for wakeup in named})
-                self._inboxes.setdefault(model, _Inbox(self.context, model)).look(keys)
+                asked = inbox.look(sorted({wakeup.key for wakeup in named}))
+                unanswered.update(wakeup for wakeup in named if wakeup.key not in asked)
                 closed |= close_drop(self.context, model, self.context.settings.settle_s)
                 self._complain(f"inbox {model}", None)
             except Exception as error:
+                inbox.must_be_whole()
                 self._complain(f"inbox {model}", error)
-                unanswered.update(named)
-        # The others' models have no recipe yet: their inboxes are listed whole as soon as they have.
+        # Of a listing that has failed, the next one is whole; and so is the first one of a model without a recipe yet.
         self.context.ledger.wakeups.forget(wakeup.number for wakeup in pending if wakeup not in unanswered)
         return closed
 
@@ -113,9 +114,11 @@ class _Pace:
     @contextmanager
     def measured(self) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        self._ended_at = time.monotonic()
-        self._took_s = self._ended_at - started
+        try:
+            yield
+        finally:
+            self._ended_at = time.monotonic()
+            self._took_s = self._ended_at - started
 
 
 class _Inbox:
@@ -125,29 +128,45 @@ class _Inbox:
         self._context, self._model = context, model
         self._whole, self._tail = _Pace(), _Pace()
         self._last_key = ""
+        self._only_whole = False
         self.has_news = False
 
-    def look(self, named: Sequence[str]) -> None:
-        """List the whole inbox when it is due, else its named keys and what comes after the last one."""
-        now, arrivals = datetime.now(UTC), self._context.ledger.arrivals
+    def must_be_whole(self) -> None:
+        """Nothing but a whole listing will do: the last one has failed, and its events are forgotten."""
+        self._only_whole = True
+
+    def look(self, named: Sequence[str]) -> Collection[str]:
+        """List the whole inbox when it is due, else what comes after its last key, and some named keys.
+
+        Returns the named keys that were asked for.
+        """
+        now, arrivals = _now(), self._context.ledger.arrivals
         n_new = 0
-        if self._whole.is_due() or len(named) > MAX_KEYS_ASKED:
+        if self._whole.is_due():
             with self._whole.measured():
-                n_new += arrivals.reconcile(self._model, self._followed(_pages(self._context, self._model)), now)
-        else:
+                pages = self._followed(_pages(self._context, self._model))
+                n_new += arrivals.reconcile(self._model, pages, now, clock=_now)
+            self._only_whole = False
+        elif not self._only_whole:
             if self._tail.is_due():
                 with self._tail.measured():
                     later = self._followed(_pages(self._context, self._model, self._last_key))
-                    n_new += arrivals.reconcile(self._model, later, now, whole=False)
+                    n_new += arrivals.reconcile(self._model, later, now, whole=False, clock=_now)
+            named = named[:MAX_KEYS_ASKED]
             if named:
                 found = [ref for ref in map(self._context.bucket.find, named) if ref is not None]
                 n_new += arrivals.reconcile(self._model, [found], now, whole=False, keys=named)
         self.has_news = n_new > 0
+        return frozenset(named)
 
     def _followed(self, pages: Iterator[Sequence[ObjectRef]]) -> Iterator[Sequence[ObjectRef]]:
         for page in pages:
             self._last_key = max([self._last_key, *(ref.key for ref in page)])
             yield page
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _pages(context: Context, model: str, start_after: str = "") -> Iterator[Sequence[ObjectRef]]:

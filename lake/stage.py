@@ -20,6 +20,9 @@ from lake.records import Record
 
 R = TypeVar("R", bound=Record)
 
+# By then no process that was paused can wake up and write again.
+FORGOTTEN_AFTER = timedelta(days=7)
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -72,12 +75,14 @@ def run_stage(
     folder_of: Callable[[str], str],
     record_type: type[R],
     build: Callable[[str, str], R],
+    subject: str | None = None,
 ) -> R:
     """Return the stage's record: the committed one if there is one, else that of `build(stage_id, prefix)`, committed.
 
     `build` writes everything below `prefix`, which is `folder_of(stage_id)` or, after an attempt that did not end, a
     folder beside it. The manifest with sizes and sha256 follows last, then the ledger's row. Of two processes that build
-    the same stage the one that began last can commit; the files of the other are swept.
+    the same stage, or another one of the same `subject`, the one that began last can commit; the files of the other are
+    swept.
 
     Raises StageTakenOver when another process took this stage over meanwhile and has not committed it yet.
     """
@@ -88,7 +93,7 @@ def run_stage(
         return record_type.model_validate(committed)
     finished = _finished(ledger, bucket, identity)
     if finished is None:
-        attempt = ledger.stages.begin(identity, model, folder_of(identity))
+        attempt = ledger.stages.begin(identity, model, folder_of(identity), subject)
         if attempt is None:  # committed this very moment
             return record_type.model_validate(ledger.stages.find(identity))
         started = time.monotonic()
@@ -130,18 +135,22 @@ def run_stage(
 def sweep(ledger: Ledger, bucket: Bucket, abandoned_after: timedelta = timedelta(days=1)) -> int:
     """Delete what attempts have left that will never be committed. Returns the number of attempts swept.
 
-    Those are the ones that another took over, and those begun `abandoned_after` ago whose stage nobody has committed.
-    An attempt is marked first, so that it cannot be committed while its files go. A process that comes back to life
+    Those are the ones that another took over, and those begun `abandoned_after` ago whose stage nobody has committed,
+    while nothing of their model is under way. An attempt is marked first, so that it cannot be committed while its files go. A process that comes back to life
     may write again after that: attempts swept before are looked at again.
     """
-    n_swept = 0
-    before = datetime.now(UTC) - abandoned_after
-    for attempt in ledger.stages.attempts():
-        lost = attempt.state == "superseded" or (attempt.state == "open" and attempt.started_at < before)
-        if lost and ledger.stages.give_up(attempt, attempt.state):
-            n_swept += 1
-        if lost or attempt.state == "swept":
+    n_swept, now = 0, datetime.now(UTC)
+    busy = {drop.model for drop in ledger.drops.states(only=("preparing", "training"))}
+    for state in ("superseded", "open", "swept"):
+        for attempt in ledger.stages.attempts(state=state):
+            abandoned = attempt.started_at < now - abandoned_after and attempt.model not in busy
+            if state == "open" and not abandoned:
+                continue
+            if state != "swept" and ledger.stages.give_up(attempt, state):
+                n_swept += 1
             bucket.delete_folder(attempt.prefix)
+            if state == "swept" and attempt.started_at < now - FORGOTTEN_AFTER:
+                ledger.stages.forget(attempt)
     return n_swept
 
 

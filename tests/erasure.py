@@ -92,7 +92,7 @@ def version(context: Context, datasets: Sequence[Dataset], parent: str | None = 
     if state == "champion":
         context.ledger.versions.crown(MODEL, name)
     else:
-        context.ledger.versions.move(MODEL, name, state)
+        context.ledger.versions.move(MODEL, name, state, expected=("candidate", "failed"))
     return name
 
 

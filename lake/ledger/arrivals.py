@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -65,10 +65,12 @@ class Arrivals:
         *,
         whole: bool = True,
         keys: Collection[str] = (),
+        clock: Callable[[], datetime] | None = None,
     ) -> int:
         """Enter the object versions of a listing that are not known yet. Returns how many are new to a drop.
 
-        `started_at` is when the listing began: what was entered since by someone else may be missing from it. A `whole`
+        `started_at` is when the listing began: what was entered since by someone else may be missing from it. `clock`
+        tells when a page is entered, for listings that take long; without it that is `started_at`, too. A `whole`
         listing, or one of given `keys`, also tells what is gone. One transaction for each page with news; a listing
         that breaks off has entered its first pages and marked nothing as gone.
         """
@@ -76,7 +78,7 @@ class Arrivals:
         n_new = 0
         for page in pages:
             for start in range(0, len(page), _PAGE):
-                n_new += self._enter(model, page[start : start + _PAGE], started_at)
+                n_new += self._enter(model, page[start : start + _PAGE], clock() if clock else started_at)
             listed.update((ref.key, ref.etag) for ref in page)
         if whole or keys:
             self._mark_gone(model, listed, started_at, None if whole else keys)

@@ -15,7 +15,7 @@ from lake.ledger.erasures import is_erasing
 from lake.ledger.tables import drops, objects
 from lake.records import Drop, ObjectRef
 
-MAX_ATTEMPTS = 5
+MAX_ATTEMPTS = 6
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 2.0, 300.0
 _UNDER_WAY = ("preparing", "training")
 _STARTABLE = ("closed", "refused", "poison")
@@ -74,10 +74,10 @@ class Drops:
             ).first()
         return DropState.model_validate(dict(row._mapping)) if row else None
 
-    def claim(self, drop_id: str, owner: str, now: datetime) -> Drop | None:
+    def claim(self, drop_id: str, owner: str, now: datetime, only: Collection[str] = _STARTABLE) -> Drop | None:
         """Take a drop for `owner`, unless another drop of its model is under way: at most one is at a time.
 
-        None when it cannot be had. Claiming again what one holds is harmless.
+        None when it cannot be had, or is in none of the states `only`. Claiming again what one holds is harmless.
         """
         with self._engine.begin() as connection:
             row = connection.execute(select(drops).where(drops.c.drop_id == drop_id)).first()
@@ -85,7 +85,7 @@ class Drops:
                 return None
             if row.state == "preparing" and row.owner == owner:
                 return self._load(connection, drop_id)
-            if row.state not in _STARTABLE or self._busy(connection, row.model):
+            if row.state not in only or self._busy(connection, row.model):
                 return None
             connection.execute(
                 update(drops)
@@ -123,16 +123,48 @@ class Drops:
             rows = connection.scalars(select(drops.c.owner).where(drops.c.state.in_(_UNDER_WAY)).distinct())
             return {owner for owner in rows if owner}
 
-    def release(self, owner: str, now: datetime) -> list[str]:
-        """Give back the drops of an owner that died. Returns their ids.
+    def start_training(self, model: str, drop_ids: Collection[str], owner: str, now: datetime) -> bool:
+        """Take prepared drops for a training: all or none. False while another training of the model is under way."""
+        with self._engine.begin() as connection:
+            training = select(drops.c.drop_id).where(drops.c.model == model, drops.c.state == "training").limit(1)
+            these = (drops.c.drop_id.in_(drop_ids)) & (drops.c.state == "waiting")
+            n_waiting = connection.scalar(select(func.count()).select_from(drops).where(these))
+            if connection.scalar(training) is not None or n_waiting != len(drop_ids):
+                return False
+            connection.execute(update(drops).where(these).values(state="training", owner=owner, updated_at=now))
+        return True
+
+    def end_training(
+        self, drop_ids: Collection[str], owner: str, state: str, message: str | None, now: datetime
+    ) -> bool:
+        """The training of these drops has ended: all are `trained`, or `waiting` again. False when they are another's."""
+        with self._engine.begin() as connection:
+            these = (drops.c.drop_id.in_(drop_ids)) & (drops.c.state == "training") & (drops.c.owner == owner)
+            if connection.scalar(select(func.count()).select_from(drops).where(these)) != len(drop_ids):
+                return False
+            connection.execute(
+                update(drops).where(these).values(state=state, owner=None, message=message, updated_at=now)
+            )
+        return True
+
+    def release(
+        self,
+        owner: str,
+        now: datetime,
+        *,
+        model: str | None = None,
+        reason: str | None = "its process died",
+    ) -> list[str]:
+        """Give back the drops of an owner, of one model or all, for a `reason`, or for none when it stops in order.
+
+        Returns their ids.
 
         Drops in training are prepared and checked: they wait for the training to be taken up again. Others are
-        claimed again after a back-off, or poison after MAX_ATTEMPTS.
+        claimed again, with a reason after a back-off, and are poison after MAX_ATTEMPTS of these.
         """
         with self._engine.begin() as connection:
-            orphans = connection.execute(
-                select(drops).where(drops.c.state.in_(_UNDER_WAY), drops.c.owner == owner)
-            ).all()
+            held = select(drops).where(drops.c.state.in_(_UNDER_WAY), drops.c.owner == owner)
+            orphans = connection.execute(held if model is None else held.where(drops.c.model == model)).all()
             for row in orphans:
                 if row.state == "training":
                     connection.execute(
@@ -140,9 +172,15 @@ class Drops:
                         .where(drops.c.drop_id == row.drop_id)
                         .values(state="waiting", owner=None, updated_at=now, message=None)
                     )
+                elif reason is None:
+                    connection.execute(
+                        update(drops)
+                        .where(drops.c.drop_id == row.drop_id)
+                        .values(state="closed", owner=None, updated_at=now, attempts=row.attempts - 1)
+                    )
                 else:
-                    reason = f"its process died {row.attempts} times; see the logs"
-                    self._close_again(connection, row.drop_id, row.attempts, reason, now)
+                    message = f"{reason}, {row.attempts} times; see the logs"
+                    self._close_again(connection, row.drop_id, row.attempts, message, now)
         return [row.drop_id for row in orphans]
 
     def replay(self, drop_id: str, now: datetime) -> None:
@@ -178,9 +216,12 @@ class Drops:
 
     def sizes(self, drop_ids: Collection[str]) -> dict[str, int]:
         """Number of objects in each of these drops."""
-        query = select(objects.c.drop_id, func.count()).where(objects.c.drop_id.in_(drop_ids))
+        ids, counted = list(drop_ids), dict[str, int]()
         with self._engine.connect() as connection:
-            counted = dict(connection.execute(query.group_by(objects.c.drop_id)).tuples().all())
+            for start in range(0, len(ids), 500):  # databases limit the variables of a statement
+                some = objects.c.drop_id.in_(ids[start : start + 500])
+                query = select(objects.c.drop_id, func.count()).where(some).group_by(objects.c.drop_id)
+                counted.update(dict(connection.execute(query).tuples().all()))
         return {drop_id: counted.get(drop_id, 0) for drop_id in drop_ids}
 
     def _close_again(self, connection: Connection, drop_id: str, attempts: int, message: str, now: datetime) -> None:

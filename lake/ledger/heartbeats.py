@@ -13,24 +13,23 @@ from lake.ledger.tables import heartbeats
 class Heartbeat(NamedTuple):
     owner: str
     beat: int
-    flow_run_id: str | None
 
 
 class Heartbeats:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def beat(self, owner: str, flow_run_id: str | None = None) -> None:
+    def beat(self, owner: str) -> None:
         """One beat more. The first one enters the owner."""
         with self._engine.begin() as connection:
             beaten = connection.execute(
                 update(heartbeats).where(heartbeats.c.owner == owner).values(beat=heartbeats.c.beat + 1)
             )
             if beaten.rowcount == 0:
-                connection.execute(heartbeats.insert().values(owner=owner, beat=1, flow_run_id=flow_run_id))
+                connection.execute(heartbeats.insert().values(owner=owner, beat=1))
 
     def all(self) -> list[Heartbeat]:
-        query = select(heartbeats.c.owner, heartbeats.c.beat, heartbeats.c.flow_run_id)
+        query = select(heartbeats.c.owner, heartbeats.c.beat)
         with self._engine.connect() as connection:
             return [Heartbeat(*row) for row in connection.execute(query)]
 

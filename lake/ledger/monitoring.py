@@ -1,8 +1,8 @@
-"""Drift windows: every verdict, and which of them has caused a retraining."""
+"""Drift windows: every verdict."""
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -51,13 +51,3 @@ class DriftWindows:
         with self._engine.connect() as connection:
             rows = connection.scalars(query.order_by(drift_windows.c.decided_at, drift_windows.c.number))
             return [DriftVerdict.model_validate(row) for row in rows]
-
-    def claim_retraining(self, drift_id: str) -> bool:
-        """True for exactly one caller per confirmed drift."""
-        with self._engine.begin() as connection:
-            result = connection.execute(
-                update(drift_windows)
-                .where(drift_windows.c.drift_id == drift_id, drift_windows.c.retrained == 0)
-                .values(retrained=1)
-            )
-            return result.rowcount == 1

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from lake.layout import manifest_key
@@ -22,6 +22,7 @@ class StageAttempt(BaseModel):
     stage_id: str
     number: int
     model: str
+    subject: str | None
     prefix: str
     state: str
     started_at: datetime
@@ -36,24 +37,27 @@ class Stages:
         with self._engine.connect() as connection:
             return connection.scalar(select(stages.c.record).where(stages.c.stage_id == stage_id))
 
-    def begin(self, stage_id: str, model: str, folder: str) -> StageAttempt | None:
+    def begin(self, stage_id: str, model: str, folder: str, subject: str | None = None) -> StageAttempt | None:
         """Take a stage over: earlier attempts, dead or merely paused, cannot be committed any more.
 
         None when it is committed. The first attempt writes to `folder`, the next one to `folder.2`, and so on, never
-        where another has written: a process that wakes up after it was taken for dead writes where nobody reads.
+        where another has written: a process that wakes up after it was taken for dead writes where nobody reads. Attempts
+        at other stages of the same `subject` are superseded, too.
         """
         with self._engine.begin() as connection:
             if connection.scalar(select(stages.c.stage_id).where(stages.c.stage_id == stage_id)) is not None:
                 return None
             this = stage_attempts.c.stage_id == stage_id
             number = 1 + (connection.scalar(select(func.max(stage_attempts.c.number)).where(this)) or 0)
+            rivals = this if subject is None else or_(this, stage_attempts.c.subject == subject)
             connection.execute(
-                update(stage_attempts).where(this, stage_attempts.c.state == "open").values(state="superseded")
+                update(stage_attempts).where(rivals, stage_attempts.c.state == "open").values(state="superseded")
             )
             attempt = StageAttempt(
                 stage_id=stage_id,
                 number=number,
                 model=model,
+                subject=subject,
                 prefix=_free_prefix(connection, folder),
                 state="open",
                 started_at=datetime.now(UTC),
@@ -100,6 +104,12 @@ class Stages:
             query = query.where(stage_attempts.c.state == state)
         with self._engine.connect() as connection:
             return [StageAttempt.model_validate(dict(row._mapping)) for row in connection.execute(query)]
+
+    def forget(self, attempt: StageAttempt) -> None:
+        """Drop a swept attempt from the books."""
+        this = (stage_attempts.c.stage_id == attempt.stage_id) & (stage_attempts.c.number == attempt.number)
+        with self._engine.begin() as connection:
+            connection.execute(delete(stage_attempts).where(this, stage_attempts.c.state == "swept"))
 
     def give_up(self, attempt: StageAttempt, expected: str) -> bool:
         """Mark an attempt as swept, if its state is the expected one: from now on it can never be committed."""

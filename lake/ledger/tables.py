@@ -98,7 +98,6 @@ heartbeats = Table(
     metadata,
     Column("owner", String(128), primary_key=True),
     Column("beat", BigInteger, nullable=False),  # grows; how long it stands still is told by the observer's clock
-    Column("flow_run_id", String(36), nullable=True),
 )
 
 stage_attempts = Table(
@@ -107,7 +106,8 @@ stage_attempts = Table(
     Column("stage_id", String(32), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("model", String(64), nullable=False),
-    Column("prefix", String(1024), nullable=False),
+    Column("subject", String(64), nullable=True),  # what the stage works on, where its inputs say more than that
+    Column("prefix", String(1024), nullable=False, unique=True),
     Column("state", String(16), nullable=False),  # open, committed, superseded, swept
     Column("started_at", UtcDateTime, nullable=False),
     Index("ix_stage_attempts_state", "state"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -36,7 +37,10 @@ class Versions:
     def allocate(
         self, *, model: str, training_key: str, reason: str, dataset_ids: tuple[str, ...], parent: str | None
     ) -> Version:
-        """The version for this training, made once: the same `training_key` gets the same version again."""
+        """The version for this training, made once: the same `training_key` gets the same version again.
+
+        One that failed is a candidate again. Other candidates are superseded: the model has one training at a time.
+        """
         with self._engine.begin() as connection:
             found = connection.execute(
                 select(versions).where(versions.c.model == model, versions.c.training_key == training_key)
@@ -59,6 +63,16 @@ class Versions:
                 found = connection.execute(
                     select(versions).where(versions.c.model == model, versions.c.training_key == training_key)
                 ).one()
+            this = (versions.c.model == model) & (versions.c.version == found.version)
+            connection.execute(
+                update(versions).where(this, versions.c.state == "failed").values(state="candidate", message=None)
+            )
+            connection.execute(
+                update(versions)
+                .where(versions.c.model == model, versions.c.version != found.version, versions.c.state == "candidate")
+                .values(state="failed", message=f"superseded by {found.version} before it ended")
+            )
+            found = connection.execute(select(versions).where(this)).one()
         return Version.model_validate(dict(found._mapping))
 
     def get(self, model: str, version: str) -> Version | None:
@@ -84,14 +98,20 @@ class Versions:
         with self._engine.connect() as connection:
             return [Version.model_validate(dict(row._mapping)) for row in connection.execute(query)]
 
-    def move(self, model: str, version: str, state: str, message: str | None = None) -> None:
-        """Set a version's state, with the reason in words."""
+    def move(
+        self, model: str, version: str, state: str, message: str | None = None, *, expected: Collection[str]
+    ) -> bool:
+        """Compare-and-set of a version's state, with the reason in words. False when it was in no expected one.
+
+        A process that was paused must not take the crown from what has become champion meanwhile.
+        """
         with self._engine.begin() as connection:
-            connection.execute(
+            moved = connection.execute(
                 update(versions)
-                .where(versions.c.model == model, versions.c.version == version)
+                .where(versions.c.model == model, versions.c.version == version, versions.c.state.in_(expected))
                 .values(state=state, message=message)
             )
+        return moved.rowcount == 1
 
     def crown(self, model: str, version: str) -> None:
         """Make a version the champion and retire the one before, in one transaction. Idempotent."""

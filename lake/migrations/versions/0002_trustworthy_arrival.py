@@ -28,16 +28,17 @@ def upgrade() -> None:
     op.create_table('heartbeats',
     sa.Column('owner', sa.String(length=128), nullable=False),
     sa.Column('beat', sa.BigInteger(), nullable=False),
-    sa.Column('flow_run_id', sa.String(length=36), nullable=True),
     sa.PrimaryKeyConstraint('owner')
     )
     op.create_table('stage_attempts',
     sa.Column('stage_id', sa.String(length=32), nullable=False),
     sa.Column('number', sa.Integer(), autoincrement=False, nullable=False),
     sa.Column('model', sa.String(length=64), nullable=False),
+    sa.Column('subject', sa.String(length=64), nullable=True),
     sa.Column('prefix', sa.String(length=1024), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('started_at', sa.DateTime(timezone=True), nullable=False),
-    sa.PrimaryKeyConstraint('stage_id', 'number')
+    sa.PrimaryKeyConstraint('stage_id', 'number'),
+    sa.UniqueConstraint('prefix')
     )
     op.create_index('ix_stage_attempts_state', 'stage_attempts', ['state'], unique=False)

@@ -18,7 +18,7 @@ from prefect.states import Completed, Pending, Running, Scheduled, State
 
 from flows import reaper
 from flows.context import Context, is_gone, process_owner
-from flows.reaper import OWNER_TAG, Pulse, Reaper, beating
+from flows.reaper import OWNER_TAG, Pulse, Reaper, beating, run_owner
 from lake.ledger import Ledger
 from lake.records import ObjectRef
 from lake.settings import Settings
@@ -76,27 +76,35 @@ def test_a_pulse_is_told_by_the_observer_s_clock(monkeypatch: pytest.MonkeyPatch
     now = [0.0]
     monkeypatch.setattr(reaper.time, "monotonic", lambda: now[0])
     pulse = Pulse()
-    assert pulse.still_for_s("a", 1) == 0
-    now[0] = 50
-    assert pulse.still_for_s("a", 1) == 50
+    for now[0] in (0.0, 15.0, 30.0, 50.0):
+        assert pulse.still_for_s("a", 1) == now[0]
     assert pulse.still_for_s("a", 2) == 0
-    now[0] = 70
+    now[0] = 70.0
     assert pulse.still_for_s("a", 2) == 20
     assert pulse.still_for_s("b", 2) == 0
+
+
+def test_nobody_dies_while_nobody_can_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger was away for ten minutes: no owner could beat, no observer could look."""
+    now = [0.0]
+    monkeypatch.setattr(reaper.time, "monotonic", lambda: now[0])
+    pulse = Pulse()
+    pulse.still_for_s("a", 1)
+    now[0] = 600.0
+    assert pulse.still_for_s("a", 1) < reaper.DEAD_AFTER_S
 
 
 def test_beats_are_told_to_the_ledger_and_forgotten_at_the_end(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reaper, "BEAT_S", 0.01)
-    with beating(context), beating(context, "run-1"):
+    with beating(context), beating(context, "run:1"):
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            beats = {heart.owner: heart for heart in context.ledger.heartbeats.all()}
-            if len(beats) == 2 and all(heart.beat > 2 for heart in beats.values()):
+            beats = {heart.owner: heart.beat for heart in context.ledger.heartbeats.all()}
+            if len(beats) == 2 and all(beat > 2 for beat in beats.values()):
                 break
-    assert beats[process_owner()].flow_run_id is None
-    assert beats["run:run-1"].flow_run_id == "run-1"
+    assert beats.keys() == {process_owner(), "run:1"}
     assert context.ledger.heartbeats.all() == []
 
 
@@ -122,10 +130,10 @@ def test_the_drops_of_a_heart_that_stands_still_are_released(context: Context, m
     now = [0.0]
     monkeypatch.setattr(reaper.time, "monotonic", lambda: now[0])
     watched = Reaper(context)
-    for now[0] in (0.0, 50.0):
+    for now[0] in (0.0, 20.0, 40.0, 55.0):
         assert watched.release_dead_owners() == []
     context.ledger.heartbeats.beat(ELSEWHERE)
-    for now[0] in (70.0, 120.0):
+    for now[0] in (70.0, 90.0, 110.0, 129.0):
         assert watched.release_dead_owners() == []
     now[0] = 131.0
     assert watched.release_dead_owners() == [drop_id]
@@ -167,28 +175,59 @@ def test_a_process_that_nobody_has_reaped_is_gone(context: Context) -> None:
 
 def test_another_machine_s_run_is_known_by_its_heart(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = Context(context.settings.model_copy(update={"database_url": context.settings.ledger_url}))
-    run_id = uuid.uuid4()
-    of = run(Running(), "4000000", run_id=run_id)
+    of = run(Running(), "4000000")
     now = [0.0]
     monkeypatch.setattr(reaper.time, "monotonic", lambda: now[0])
     watched = Reaper(elsewhere)
-    for now[0] in (0.0, 100.0):
-        assert not watched.is_orphaned(of)  # it has not begun to beat
-    context.ledger.heartbeats.beat(f"run:{run_id}", str(run_id))
-    for now[0] in (100.0, 159.0):
+    for now[0] in (0.0, 20.0, 40.0):
         assert not watched.is_orphaned(of)
-    now[0] = 161.0
+    context.ledger.heartbeats.beat(run_owner(of.id))
+    for now[0] in (50.0, 70.0, 90.0, 109.0):
+        assert not watched.is_orphaned(of)
+    now[0] = 111.0
+    assert watched.is_orphaned(of)
+
+
+def test_a_run_whose_heart_never_begins_to_beat_is_gone(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker died before it could tell the process' id."""
+    of = run(Running())
+    now = [0.0]
+    monkeypatch.setattr(reaper.time, "monotonic", lambda: now[0])
+    watched = Reaper(context)
+    assert not any(watched.is_orphaned(of) for now[0] in (0.0, 20.0, 40.0, 60.0))
+    now[0] = 61.0
     assert watched.is_orphaned(of)
 
 
 def test_a_run_in_serve_ends_with_serve(context: Context) -> None:
     watched = Reaper(context)
-    assert not watched.is_orphaned(run(Running(), tags=(f"{OWNER_TAG}{process_owner()}",)))
     with child() as other:
         tags = (f"{OWNER_TAG}{owner_of(other)}",)
         assert not watched.is_orphaned(run(Running(), tags=tags))
+        assert not watched.is_orphaned(run(Pending(), tags=tags))
     assert watched.is_orphaned(run(Running(), tags=tags))
     assert watched.is_orphaned(run(Pending(), tags=tags))
+    taken_up = run(Pending(), tags=tags)
+    watched.own_runs.add(str(taken_up.id))  # by this process, under the same key
+    assert not watched.is_orphaned(taken_up)
+
+
+def test_a_run_of_this_process_that_no_thread_works_on_is_gone(context: Context) -> None:
+    """Prefect was away when it ended."""
+    watched = Reaper(context)
+    of = run(Running(), tags=(f"{OWNER_TAG}{process_owner()}",))
+    assert watched.is_orphaned(of)
+    watched.own_runs.add(str(of.id))
+    assert not watched.is_orphaned(of)
+
+
+def test_a_run_that_an_operator_has_started_again_belongs_to_its_worker(context: Context) -> None:
+    run_id = uuid.uuid4()
+    with child() as other:
+        tags = (f"{OWNER_TAG}{owner_of(other)}",)
+    with child(run_id) as process:
+        assert not Reaper(context).is_orphaned(run(Running(), str(process.pid), tags, run_id))
+    assert Reaper(context).is_orphaned(run(Running(), str(process.pid), tags, run_id))
 
 
 def test_a_run_that_no_process_was_ever_started_for_is_gone_after_a_while(context: Context) -> None:

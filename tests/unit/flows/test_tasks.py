@@ -154,7 +154,7 @@ def test_progress_is_told_even_when_the_prefect_server_is_away(
         "eta_s": 185.0,
     }
     assert [path.name for path in path.parent.iterdir()] == ["progress.json"]
-    assert "training progress is not shown in the Prefect UI: ConnectError" in caplog.text
+    assert "not shown in the Prefect UI: ConnectError" in caplog.text
 
 
 def test_a_drop_prepared_before_is_not_prepared_against_another_history(

@@ -141,7 +141,7 @@ def test_a_drop_that_kills_its_process_every_time_fails_in_the_end(ledger: Ledge
         assert ledger.drops.release(f"owner-{attempt}", at(attempt)) == [drop.drop_id]
     state, _, message = state_of(ledger, drop.drop_id)
     assert state == "poison"
-    assert message is not None and f"died {MAX_ATTEMPTS} times" in message
+    assert message is not None and f"died, {MAX_ATTEMPTS} times" in message
 
 
 def test_a_drop_whose_training_died_waits_for_the_next_one(ledger: Ledger) -> None:
@@ -233,3 +233,67 @@ def test_drops_are_found_by_state(ledger: Ledger) -> None:
     first, second = closed(ledger, "a"), closed(ledger, "b")
     ledger.drops.move(first.drop_id, "closed", "trained", at(1))
     assert [state.drop_id for state in ledger.drops.states(MODEL, only=["closed", "waiting"])] == [second.drop_id]
+
+
+def waiting(ledger: Ledger, *names: str) -> list[str]:
+    """Ids of prepared drops."""
+    ids = [closed(ledger, name).drop_id for name in names]
+    for drop_id in ids:
+        assert ledger.drops.move(drop_id, "closed", "waiting", at(1))
+    return ids
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [found.state for found in ledger.drops.states(MODEL)]
+
+
+def test_a_training_takes_all_of_its_drops_or_none(ledger: Ledger) -> None:
+    ids = waiting(ledger, "a", "b")
+    assert not ledger.drops.start_training(MODEL, [*ids, "d0"], "me", at(2))
+    assert states(ledger) == ["waiting", "waiting"]
+    assert ledger.drops.start_training(MODEL, ids, "me", at(2))
+    assert states(ledger) == ["training", "training"]
+    assert ledger.drops.end_training(ids, "me", "trained", "v1", at(3))
+    assert states(ledger) == ["trained", "trained"]
+
+
+def test_a_model_has_one_training_at_a_time(ledger: Ledger, other: Ledger) -> None:
+    first, second = waiting(ledger, "a"), waiting(ledger, "b")
+    won = concurrently(
+        [
+            partial(book.drops.start_training, MODEL, ids, owner, at(2))
+            for book, ids, owner in ((ledger, first, "me"), (other, second, "you"))
+        ]
+    )
+    assert sorted(won) == [False, True]
+
+
+def test_only_its_owner_ends_a_training(ledger: Ledger) -> None:
+    ids = waiting(ledger, "a", "b")
+    ledger.drops.start_training(MODEL, ids, "zombie", at(2))
+    ledger.drops.release("zombie", at(3))
+    ledger.drops.start_training(MODEL, ids, "heir", at(4))
+    assert not ledger.drops.end_training(ids, "zombie", "waiting", "failed", at(5))
+    assert states(ledger) == ["training", "training"]
+
+
+def test_a_process_that_stops_in_order_uses_up_no_attempt(ledger: Ledger) -> None:
+    drop = closed(ledger, "a")
+    ledger.drops.claim(drop.drop_id, "me", at(1))
+    assert ledger.drops.release("me", at(2), reason=None) == [drop.drop_id]
+    assert state_of(ledger, drop.drop_id) == ("closed", 0, None)
+    assert next_of(ledger, 2) == drop.drop_id
+
+
+def test_a_drop_is_claimed_only_in_the_states_that_are_meant(ledger: Ledger) -> None:
+    drop = closed(ledger, "a")
+    ledger.drops.move(drop.drop_id, "closed", "refused", at(1))
+    assert ledger.drops.claim(drop.drop_id, "watcher", at(2), only=("closed",)) is None
+    assert ledger.drops.claim(drop.drop_id, "operator", at(2)) == drop
+
+
+def test_the_sizes_of_very_many_drops_are_asked_for_at_once(ledger: Ledger) -> None:
+    drop = closed(ledger, "a")
+    sizes = ledger.drops.sizes([drop.drop_id, *(f"d{n}" for n in range(40_000))])
+    assert sizes[drop.drop_id] == 1
+    assert len(sizes) == 40_001

@@ -11,15 +11,9 @@ from tests.concurrently import concurrently
 
 def test_each_beat_counts(ledger: Ledger) -> None:
     for _ in range(3):
-        ledger.heartbeats.beat("one", "run-1")
+        ledger.heartbeats.beat("one")
     ledger.heartbeats.beat("two")
-    assert sorted(ledger.heartbeats.all()) == [Heartbeat("one", 3, "run-1"), Heartbeat("two", 1, None)]
-
-
-def test_the_run_is_that_of_the_first_beat(ledger: Ledger) -> None:
-    ledger.heartbeats.beat("one", "run-1")
-    ledger.heartbeats.beat("one")
-    assert ledger.heartbeats.all() == [Heartbeat("one", 2, "run-1")]
+    assert sorted(ledger.heartbeats.all()) == [Heartbeat("one", 3), Heartbeat("two", 1)]
 
 
 def test_an_owner_that_ends_is_forgotten_and_may_come_again(ledger: Ledger) -> None:
@@ -27,12 +21,12 @@ def test_an_owner_that_ends_is_forgotten_and_may_come_again(ledger: Ledger) -> N
     ledger.heartbeats.beat("two")
     ledger.heartbeats.forget("one")
     ledger.heartbeats.forget("one")  # again is harmless
-    assert ledger.heartbeats.all() == [Heartbeat("two", 1, None)]
+    assert ledger.heartbeats.all() == [Heartbeat("two", 1)]
     ledger.heartbeats.beat("one")
-    assert Heartbeat("one", 1, None) in ledger.heartbeats.all()
+    assert Heartbeat("one", 1) in ledger.heartbeats.all()
 
 
 def test_no_beat_is_lost_among_threads(ledger: Ledger) -> None:
     """Also the first one, which enters the owner."""
     concurrently([partial(ledger.heartbeats.beat, f"owner-{n % 2}") for n in range(12)])
-    assert sorted(ledger.heartbeats.all()) == [Heartbeat("owner-0", 6, None), Heartbeat("owner-1", 6, None)]
+    assert sorted(ledger.heartbeats.all()) == [Heartbeat("owner-0", 6), Heartbeat("owner-1", 6)]

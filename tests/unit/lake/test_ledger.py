@@ -161,12 +161,3 @@ def test_a_window_is_judged_once(ledger: Ledger) -> None:
     assert windows.next_number("docs", "v1") == 2
     assert [found.drift_id for found in windows.verdicts("docs")] == ["w0", "w1", "w0-of-v2"]
     assert [found.drift_id for found in windows.verdicts("docs", "v2")] == ["w0-of-v2"]
-
-
-def test_a_confirmed_drift_retrains_once(ledger: Ledger) -> None:
-    ledger.drift_windows.record(0, verdict("w0"))
-    ledger.drift_windows.record(1, verdict("w1", minute=1))
-    won = concurrently([partial(ledger.drift_windows.claim_retraining, "w0")] * 6)
-    assert sum(won) == 1
-    assert ledger.drift_windows.claim_retraining("w1")
-    assert not ledger.drift_windows.claim_retraining("w9")

@@ -51,8 +51,37 @@ def test_one_version_is_champion(ledger: Ledger) -> None:
 
 def test_a_state_comes_with_its_reason(ledger: Ledger) -> None:
     allocate(ledger, "one")
-    ledger.versions.move("docs", "v1", "rejected", "perplexity 40, at most 30")
+    assert ledger.versions.move("docs", "v1", "rejected", "perplexity 40, at most 30", expected=["candidate"])
     found = ledger.versions.get("docs", "v1")
     assert found is not None
     assert (found.state, found.message) == ("rejected", "perplexity 40, at most 30")
     assert ledger.versions.get("docs", "v9") is None
+
+
+def test_a_state_moves_only_from_where_it_is_expected(ledger: Ledger) -> None:
+    """A process that was paused for long finds its version live: the crown is not its to take."""
+    allocate(ledger, "one")
+    ledger.versions.crown("docs", "v1")
+    assert not ledger.versions.move("docs", "v1", "ready", expected=["candidate", "failed"])
+    champion = ledger.versions.champion("docs")
+    assert champion is not None and champion.version == "v1"
+    assert not ledger.versions.move("docs", "v9", "ready", expected=["candidate"])
+
+
+def test_a_model_has_one_training_at_a_time(ledger: Ledger) -> None:
+    allocate(ledger, "one")
+    allocate(ledger, "two")
+    first = ledger.versions.get("docs", "v1")
+    assert first is not None
+    assert (first.state, first.message) == ("failed", "superseded by v2 before it ended")
+    allocate(ledger, "one")
+    assert states(ledger) == {"v1": "candidate", "v2": "failed"}
+
+
+def test_a_failed_version_that_is_trained_again_is_a_candidate_again(ledger: Ledger) -> None:
+    allocate(ledger, "one")
+    ledger.versions.move("docs", "v1", "failed", "no disk", expected=["candidate"])
+    allocate(ledger, "one")
+    found = ledger.versions.get("docs", "v1")
+    assert found is not None
+    assert (found.state, found.message) == ("candidate", None)

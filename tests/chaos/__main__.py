@@ -21,7 +21,7 @@ def main() -> int:
     console.print(f"seed {arguments.seed}, {len(points)} points")
 
     def told(outcome: Outcome) -> None:
-        console.print(_in_words(outcome), highlight=False, soft_wrap=True, markup=False)
+        console.print(report.in_words(outcome), highlight=False, soft_wrap=True, markup=False)
 
     with Campaign() as played:
         outcomes = played.play(points, told, started + arguments.minutes * 60)
@@ -53,15 +53,6 @@ def _points(arguments: argparse.Namespace) -> list[Point]:
     if arguments.point is not None:
         return [point for point in points if point.number == arguments.point]
     return thinned(points, arguments.points)
-
-
-def _in_words(outcome: Outcome) -> str:
-    if outcome.skipped:
-        return f"{outcome.point}: skipped, {outcome.skipped}"
-    found = "; ".join(f"{each.rule}: {each.evidence}" for each in outcome.violations)
-    met = outcome.where if outcome.fired else f"met no fault ({outcome.where})"
-    recovery = f"{outcome.recovery_s:.1f} s" if outcome.recovery_s is not None else "–"
-    return f"{outcome.point}: {found or 'ok'}; settled after {recovery}, took {outcome.took_s:.1f} s; {met}"
 
 
 if __name__ == "__main__":

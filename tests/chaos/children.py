@@ -20,7 +20,7 @@ from flows.context import Context
 DEAD_AFTER_S = 4.0
 BEAT_S = 0.5
 # The wait after a first failed attempt: 2 s in the product.
-BACKOFF_FIRST_S = 0.25
+BACKOFF_FIRST_S = 1.0
 
 
 def preload_language() -> None:
@@ -51,10 +51,11 @@ def prefect_server(arguments: Sequence[str]) -> None:
 
 def serve() -> None:
     """`python -m flows.serve`; it converts no base model, as nothing is trained."""
+    from flows import handover
     from flows import serve as served
 
     hasten()
-    served.subprocess = mock.Mock()  # type: ignore[attr-defined]
+    handover.subprocess = mock.Mock()  # type: ignore[attr-defined]
     served.main()
 
 

@@ -28,6 +28,7 @@ from tests.chaos.world import World
 POINTS_PER_MODEL = 6
 SETTLED_WITHIN_S = 90.0
 FIRED_WITHIN_S = 15.0
+QUIET_FOR_S, QUIET_WITHIN_S = 2.0, 20.0
 SERVICES = {"watcher": "serve", "flow": "serve", "nanio": "nanio", "Prefect server": "prefect"}
 # A share of kills strikes at a random time instead of at a request: within transactions, between requests.
 SHARE_BY_TIME = 0.3
@@ -105,7 +106,7 @@ class LivePoints:
             resume_later(process.pid, strike.resume_after_s).join()
             self._world.seen(release=True)
         elif point.fault == "stop, taken over, resume":
-            return self._taken_over(inbox, process)
+            return self._taken_over(outcome.point, inbox, process)
         elif strike.holds:  # the dead process' request arrives while its successor is at work
             time.sleep(draw.uniform(0.5, 3.0))
             self._world.seen(release=True)
@@ -122,16 +123,29 @@ class LivePoints:
             process.kill()
         return time.monotonic()
 
-    def _taken_over(self, inbox: Inbox, paused: psutil.Process) -> float:
-        """Another `serve` takes over from the paused one, which wakes up when everything is done."""
+    def _taken_over(self, point: Point, inbox: Inbox, paused: psutil.Process) -> float:
+        """Another `serve` takes over from the paused one, which wakes up when everything is done.
+
+        One object more comes meanwhile: its drop may overtake the one that was under way.
+        """
         began = time.monotonic()
         second = self._world.fork_serve()
+        inbox.put_many(1, point.batch_seed + 1_000_000)
         self._wait(inbox)
         self._world.seen(release=True)
         paused.send_signal(signal.SIGCONT)
-        time.sleep(2.0)  # it would commit now
+        self._wait_for_quiet()  # it would commit now
         second.kill()
         return began
+
+    def _wait_for_quiet(self) -> None:
+        """Until no stage has asked the store for anything for a while."""
+        deadline, n_requests, since = time.monotonic() + QUIET_WITHIN_S, -1, time.monotonic()
+        while time.monotonic() < min(deadline, since + QUIET_FOR_S):
+            matched = self._world.seen()["matched"]
+            if matched != n_requests:
+                n_requests, since = matched, time.monotonic()
+            time.sleep(0.1)
 
     def _fill_a_disk(self, outcome: Outcome, inbox: Inbox, draw: random.Random) -> float:
         disk = self._world.store_disk if outcome.point.target == "nanio" else self._world.home_disk

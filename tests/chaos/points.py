@@ -16,7 +16,7 @@ PLAN: tuple[tuple[str, str, int], ...] = (
     ("watcher", "kill", 14),
     ("watcher", "stop and resume", 6),
     ("watcher", "store fault", 10),
-    ("watcher", "clock step", 6),
+    ("watcher", "clock step", 4),
     ("flow", "kill", 16),
     ("flow", "kill, request in flight", 6),
     ("flow", "stop and resume", 6),

@@ -75,6 +75,16 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
     console.print(table)
 
 
+def in_words(outcome: Outcome) -> str:
+    """One line about a point."""
+    if outcome.skipped:
+        return f"{outcome.point}: skipped, {outcome.skipped}"
+    found = "; ".join(f"{each.rule}: {each.evidence}" for each in outcome.violations)
+    met = outcome.where if outcome.fired else f"met no fault ({outcome.where})"
+    recovery = f"{outcome.recovery_s:.1f} s" if outcome.recovery_s is not None else "–"
+    return f"{outcome.point}: {found or 'ok'}; settled after {recovery}, took {outcome.took_s:.1f} s; {met}"
+
+
 def markdown(told: dict[str, Any]) -> str:
     """The table of docs/reliability.md, from what chaos.json holds."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---|" + "---:|" * (len(COLUMNS) - 2)]

@@ -168,8 +168,8 @@ def a_version_of_unknown_data(context: Context, inbox: Inbox) -> Callable[[], No
     context.ledger.versions.allocate(
         model=MODEL, training_key="k", reason="drop", dataset_ids=("unknown",), parent=None
     )
-    context.ledger.versions.move(MODEL, "v1", "ready")
-    return lambda: context.ledger.versions.move(MODEL, "v1", "failed")
+    context.ledger.versions.move(MODEL, "v1", "ready", expected=("candidate",))
+    return lambda: context.ledger.versions.move(MODEL, "v1", "failed", expected=("ready",))
 
 
 PLANTS = [

@@ -81,7 +81,7 @@ def list_objects(
     **tidemill ledger objects --state unread --model docs-assistant**
     """
     _one_of("--state", state, OBJECT_STATES)
-    found = _open().arrivals.objects(model, state, drop, key, limit)
+    found = _open().arrivals.objects(model, state, drop, key_contains=key, limit=limit)
     if as_json:
         out.print_json(json.dumps([each.model_dump(mode="json") for each in found]))
         return

@@ -116,7 +116,7 @@ def _erased(ref: ObjectState) -> str:
 
 
 def _object_up(context: Context, key: str) -> Node:
-    found = [ref for ref in context.ledger.arrivals.objects(key_contains=key) if ref.key == key]
+    found = context.ledger.arrivals.objects(key=key)
     if not found:
         raise TidemillError(
             f"lineage of s3://{context.bucket.name}/{key}",

@@ -146,14 +146,16 @@ class Arrivals:
         model: str | None = None,
         state: str | None = None,
         drop_id: str | None = None,
+        key: str | None = None,
         key_contains: str | None = None,
         limit: int = 1_000,
     ) -> list[ObjectState]:
         """Object versions, newest first."""
         query = select(objects).order_by(objects.c.first_seen_at.desc(), objects.c.key).limit(limit)
-        for column, value in ((objects.c.model, model), (objects.c.state, state), (objects.c.drop_id, drop_id)):
+        asked = {"model": model, "state": state, "drop_id": drop_id, "key": key}
+        for name, value in asked.items():
             if value is not None:
-                query = query.where(column == value)
+                query = query.where(objects.c[name] == value)
         if key_contains is not None:
             query = query.where(objects.c.key.contains(key_contains, autoescape=True))
         with self._engine.connect() as connection:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+
+# The same problem a second later may tell the time, or another attempt's number.
+_NUMBERS = re.compile(r"\d+")
 
 
 class Complaints:
@@ -18,8 +22,10 @@ class Complaints:
         if error is None:
             if self._open.pop(what, None) is not None:
                 self._log.info("%s: well again", what)
-        elif self._open.get(what) != str(error):
-            self._open[what] = str(error)
+            return
+        told = _NUMBERS.sub("#", str(error))
+        if self._open.get(what) != told:
+            self._open[what] = told
             self._log.error("%s: %s", what, error)
 
     def attempt(self, what: str, action: Callable[[], object]) -> None:

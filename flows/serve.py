@@ -71,8 +71,8 @@ class Server:
             started = time.monotonic()
             self._complaints.attempt("watching", self._look)
             until = started + settings.poll_interval_s
-            if self._watcher.settling():
-                until = started + min(settings.poll_interval_s, settings.settle_s)
+            if self._watcher.settling():  # counted from now: what came has been entered in the course of this look
+                until = min(until, time.monotonic() + settings.settle_s)
             self._rest(until)
 
     def _look(self) -> None:

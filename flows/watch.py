@@ -19,6 +19,7 @@ log = logging.getLogger("tidemill.watch")
 # The share of time that listings may take. A large inbox is asked for what comes after its last key between whole
 # listings: with names that grow, as dates do, that shows new objects at once; all others wait for the next whole one.
 LISTING_SHARE = 0.2
+CHEAP_S = 0.5  # so short a listing is made at every look, however busy the machine is
 FULL_LISTING_AT_LEAST_EVERY_S = 300.0
 # Of more named keys, the others wait for the next look, or for a whole listing that answers them all.
 MAX_KEYS_ASKED = 50
@@ -108,6 +109,8 @@ class _Pace:
         self._ended_at, self._took_s = -FULL_LISTING_AT_LEAST_EVERY_S, 0.0
 
     def is_due(self) -> bool:
+        if self._took_s < CHEAP_S:
+            return True
         wait_s = min(self._took_s / LISTING_SHARE, FULL_LISTING_AT_LEAST_EVERY_S)
         return time.monotonic() - self._ended_at >= wait_s
 

@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -68,15 +69,11 @@ class Bucket:
                 yield from self._refs(page)
 
     def pages(self, prefix: str, start_after: str = "") -> Iterator[Sequence[ObjectRef]]:
-        """The objects under the prefix whose keys come after `start_after`, page by page, in any order."""
-        after = {"StartAfter": start_after} if start_after else {}
-        with self.explained(f"list {prefix}"):
-            for page in self._pages(Prefix=prefix, **after):
-                if page.get("IsTruncated") and _loses_keys(page):
-                    for refs in self._by_folder(prefix):
-                        yield [ref for ref in refs if ref.key > start_after]
-                    return
-                yield tuple(self._refs(page))
+        """The objects under the prefix whose keys come after `start_after`, page by page, in any order.
+
+        The next page is asked for while the caller works on this one.
+        """
+        return _one_ahead(self._later_pages(prefix, start_after))
 
     def find(self, key: str) -> ObjectRef | None:
         """The object by this very key, as a listing shows it; None when there is none."""
@@ -210,6 +207,16 @@ class Bucket:
         paginator = self.client.get_paginator("list_objects_v2")
         yield from paginator.paginate(Bucket=self.name, PaginationConfig={"PageSize": self._page_size}, **query)
 
+    def _later_pages(self, prefix: str, start_after: str) -> Iterator[Sequence[ObjectRef]]:
+        after = {"StartAfter": start_after} if start_after else {}
+        with self.explained(f"list {prefix}"):
+            for page in self._pages(Prefix=prefix, **after):
+                if page.get("IsTruncated") and _loses_keys(page):
+                    for refs in self._by_folder(prefix):
+                        yield [ref for ref in refs if ref.key > start_after]
+                    return
+                yield tuple(self._refs(page))
+
     def _by_folder(self, prefix: str) -> Iterator[Sequence[ObjectRef]]:
         """The same objects in pages, in any order, asked for folder by folder: within one, no key comes out of turn."""
         folders = [prefix[: prefix.rfind("/") + 1]]
@@ -265,6 +272,14 @@ class ObjectStream:
 
     def close(self) -> None:
         self._body.close()
+
+
+def _one_ahead(pages: Iterator[Sequence[ObjectRef]]) -> Iterator[Sequence[ObjectRef]]:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="listing") as fetching:
+        coming = fetching.submit(next, pages, None)
+        while (page := coming.result()) is not None:
+            coming = fetching.submit(next, pages, None)
+            yield page
 
 
 def _loses_keys(page: dict[str, Any]) -> bool:

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     replica_port_first: int = Field(default=3100, ge=1, le=65000)
     poll_interval_s: float = Field(default=1.0, gt=0)
     settle_s: float = Field(
-        default=0.75,
+        default=0.5,
         ge=0,
         description="a drop closes when nothing has arrived for so long; later objects wait for the next",
     )

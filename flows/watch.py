@@ -21,6 +21,7 @@ log = logging.getLogger("tidemill.watch")
 LISTING_SHARE = 0.2
 CHEAP_S = 0.5  # so short a listing is made at every look, however busy the machine is
 FULL_LISTING_AT_LEAST_EVERY_S = 300.0
+NOT_SETTLED_S = 1e9
 # Of more named keys, the others wait for the next look, or for a whole listing that answers them all.
 MAX_KEYS_ASKED = 50
 
@@ -77,7 +78,8 @@ class Watcher:
             try:
                 asked = inbox.look(sorted({wakeup.key for wakeup in named}))
                 unanswered.update(wakeup for wakeup in named if wakeup.key not in asked)
-                closed |= close_drop(self.context, model, self.context.settings.settle_s)
+                settle_s = NOT_SETTLED_S if inbox.in_burst else self.context.settings.settle_s
+                closed |= close_drop(self.context, model, settle_s)
                 self._complain(f"inbox {model}", None)
             except Exception as error:
                 inbox.must_be_whole()
@@ -108,10 +110,14 @@ class _Pace:
     def __init__(self) -> None:
         self._ended_at, self._took_s = -FULL_LISTING_AT_LEAST_EVERY_S, 0.0
 
-    def is_due(self) -> bool:
-        if self._took_s < CHEAP_S:
+    def is_cheap(self) -> bool:
+        return self._took_s < CHEAP_S
+
+    def is_due(self, soon: bool = False) -> bool:
+        """Whether the next listing may begin; `soon`, after a pause as long as the last one took."""
+        if self.is_cheap():
             return True
-        wait_s = min(self._took_s / LISTING_SHARE, FULL_LISTING_AT_LEAST_EVERY_S)
+        wait_s = self._took_s if soon else min(self._took_s / LISTING_SHARE, FULL_LISTING_AT_LEAST_EVERY_S)
         return time.monotonic() - self._ended_at >= wait_s
 
     @contextmanager
@@ -133,6 +139,8 @@ class _Inbox:
         self._last_key = ""
         self._only_whole = False
         self.has_news = False
+        # A whole listing that takes long has shown new objects. More are coming perhaps, and the next one will tell.
+        self.in_burst = False
 
     def must_be_whole(self) -> None:
         """Nothing but a whole listing will do: the last one has failed, and its events are forgotten."""
@@ -145,11 +153,12 @@ class _Inbox:
         """
         now, arrivals = _now(), self._context.ledger.arrivals
         n_new = 0
-        if self._whole.is_due():
+        if self._whole.is_due(soon=self.in_burst):
             with self._whole.measured():
                 pages = self._followed(_pages(self._context, self._model))
                 n_new += arrivals.reconcile(self._model, pages, now, clock=_now)
             self._only_whole = False
+            self.in_burst = n_new > 0 and not self._whole.is_cheap()
         elif not self._only_whole:
             if self._tail.is_due():
                 with self._tail.measured():

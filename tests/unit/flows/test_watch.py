@@ -40,7 +40,7 @@ def only_tails(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on whole listings are too dear."""
 
     def begin() -> None:
-        monkeypatch.setattr(watch._Pace, "is_due", lambda pace: False)
+        monkeypatch.setattr(watch._Pace, "is_due", lambda pace, soon=False: False)
         monkeypatch.setattr(watch, "MAX_KEYS_ASKED", 5)
 
     return begin
@@ -93,12 +93,29 @@ def test_a_large_inbox_is_asked_for_what_comes_after_its_last_key(
     watcher.tick()
     finish(context)
     put(context, "inbox/one/2026-02", "inbox/one/2026-04")
-    monkeypatch.setattr(watch._Pace, "is_due", lambda pace: pace is watcher._inboxes["one"]._tail)
+    monkeypatch.setattr(watch._Pace, "is_due", lambda pace, soon=False: pace is watcher._inboxes["one"]._tail)
     watcher.tick()
     assert "inbox/one/2026-04" in states(context)
     assert "inbox/one/2026-02" not in states(context)  # it waits for the next whole listing
     reconcile_model(context, "one", 0)
     assert "inbox/one/2026-02" in states(context)
+
+
+def test_a_burst_in_a_large_inbox_is_one_drop(
+    context: Context, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listings take longer than it takes to settle: only a whole one without news says that the burst is over."""
+    monkeypatch.setattr(watch, "CHEAP_S", 0.0)
+    for n in range(5):
+        put(context, f"inbox/one/{9 - n}")
+        inbox = watcher._inboxes.get("one")
+        if inbox is not None:
+            inbox._whole._ended_at = float("-inf")
+        assert not watcher.tick()
+    watcher._inboxes["one"]._whole._ended_at = float("-inf")
+    assert watcher.tick()
+    (drop,) = context.ledger.drops.states()
+    assert context.ledger.drops.sizes([drop.drop_id]) == {drop.drop_id: 5}
 
 
 def test_a_key_that_an_event_names_is_asked_for_at_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,6 +53,10 @@ class Context:
         folder = self.settings.home / "work" / identity
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def clear_workdir(self, identity: str) -> None:
+        """The stage is committed: its scratch has served."""
+        shutil.rmtree(self.settings.home / "work" / identity, ignore_errors=True)
 
     def progress_file(self, model: str, version: str) -> Path:
         return self.settings.home / "work" / f"progress-{model}-{version}.json"

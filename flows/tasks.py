@@ -159,6 +159,7 @@ def train(context: Context, version: Version) -> Checkpoint:
         record_type=Checkpoint,
         build=build,
     )
+    context.clear_workdir(checkpoint.checkpoint_id)
     shown(loss_curve_artifact, context.bucket, checkpoint)
     return checkpoint
 
@@ -253,7 +254,7 @@ def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
             prefix=prefix,
         )
 
-    return run_stage(
+    exported = run_stage(
         context.ledger,
         context.bucket,
         stage="export",
@@ -265,6 +266,8 @@ def export(context: Context, checkpoint: Checkpoint) -> ExportedModel:
         record_type=ExportedModel,
         build=build,
     )
+    context.clear_workdir(exported.export_id)
+    return exported
 
 
 @task(task_run_name="package {exported.model} {exported.version}", cache_policy=NO_CACHE)
@@ -304,6 +307,7 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
         record_type=Bento,
         build=build,
     )
+    context.clear_workdir(bento.bento_id)
     context.ledger.versions.move(exported.model, exported.version, "ready", expected=("candidate", "failed"))
     return bento
 

@@ -28,7 +28,7 @@ from tests.servers import wait_until
 from tests.tiny_model import write_tiny_model
 
 MODEL = "looped"
-KILLS_PER_PASS = 4
+KILLS_PER_PASS = 5
 # Between two kills: imports, training, export and packaging of the tiny model take a few seconds each.
 BETWEEN_S = (2.0, 18.0)
 LIVE_WITHIN_S = 400.0

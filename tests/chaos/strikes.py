@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.chaos.proxy import Rule
@@ -57,13 +58,13 @@ def drawn(draw: random.Random, fault: str, key: str, pid: int, n_requests: int) 
     )
 
 
-def wait_until_fired(world: World, timeout_s: float) -> str | None:
-    """The request that met the fault; None when none did in time."""
+def wait_until_fired(world: World, timeout_s: float, over: Callable[[], bool] = lambda: False) -> str | None:
+    """The request that met the fault; None when none did in time, or until it was `over`."""
     deadline = time.monotonic() + timeout_s
     while True:
         seen = world.seen()
         if seen["fired"]:
             return str(seen["log"][seen["first"] - 1])
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or over():
             return None
         time.sleep(0.05)

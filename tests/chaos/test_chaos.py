@@ -14,7 +14,7 @@ from tests.chaos.report import in_words
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 SEED = 20_26
 # A busy machine plays fewer points, not longer.
-AT_MOST_S = 100.0
+AT_MOST_S = 75.0
 
 
 def tell(outcome: Outcome) -> None:

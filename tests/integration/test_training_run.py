@@ -344,7 +344,9 @@ def test_a_rejection_is_told_with_its_reasons(context: Context, pool: Pool) -> N
     version = candidate(context, "rejected")
     with calling(context, version) as called:
         run = pool.wait_for_runs(version, 1)
-        context.ledger.versions.move("rejected", version.version, "rejected", "failed: a gain of 2%", expected=["candidate"])
+        context.ledger.versions.move(
+            "rejected", version.version, "rejected", "failed: a gain of 2%", expected=["candidate"]
+        )
         pool.end(run, Failed(message="GateRejected"))
         with pytest.raises(GateRejected, match="failed: a gain of 2%"):
             called.result(timeout=60)

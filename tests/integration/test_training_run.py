@@ -298,6 +298,18 @@ def export_of(context: Context, version: Version) -> ExportedModel:
     return exported
 
 
+@contextmanager
+def worker_process(run: FlowRun) -> Iterator[int]:
+    """A process that works on a run, as a worker starts it."""
+    env = {**os.environ, "PREFECT__FLOW_RUN_ID": str(run.id)}
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=env)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def dead_pid() -> int:
     child = subprocess.Popen([sys.executable, "-c", ""])
@@ -331,11 +343,12 @@ def test_a_second_caller_takes_up_the_run_under_way(context: Context, pool: Pool
     version = candidate(context, "shared")
     with calling(context, version) as first, calling(context, version) as second:
         run = pool.wait_for_runs(version, 1)
-        pool.run_in(os.getpid(), run)
-        time.sleep(3)  # long enough for either to have made another run
-        assert len(pool.runs(version)) == 1
-        exported = export_of(context, version)
-        pool.end(run, Completed())
+        with worker_process(run) as pid:
+            pool.run_in(pid, run)
+            time.sleep(3)  # long enough for either to have made another run
+            assert len(pool.runs(version)) == 1
+            exported = export_of(context, version)
+            pool.end(run, Completed())
         assert first.result(timeout=60) == exported
         assert second.result(timeout=60) == exported
 
@@ -370,12 +383,13 @@ def test_waiting_outlasts_a_restart_of_the_server(context: Context, pool: Pool, 
     version = candidate(context, "patient")
     with calling(context, version) as called:
         run = pool.wait_for_runs(version, 1)
-        pool.run_in(os.getpid(), run)
-        server.stop()
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{context.settings.prefect_api_url}/health")
-        time.sleep(2)  # the caller asks every second
-        server.start()
-        exported = export_of(context, version)
-        pool.end(run, Completed())
+        with worker_process(run) as pid:
+            pool.run_in(pid, run)
+            server.stop()
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{context.settings.prefect_api_url}/health")
+            time.sleep(2)  # the caller asks every second
+            server.start()
+            exported = export_of(context, version)
+            pool.end(run, Completed())
         assert called.result(timeout=120) == exported

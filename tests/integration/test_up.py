@@ -42,7 +42,7 @@ def test_everything_runs_and_the_doctor_finds_nothing(installation):
     assert set(running(env)) == PROCESSES
     diagnosis = tidemill(env, "doctor")
     assert diagnosis.returncode == 0, diagnosis.stdout
-    assert "7 deployments" in diagnosis.stdout
+    assert "8 deployments" in diagnosis.stdout
 
 
 def test_the_endpoint_wants_a_key(installation):

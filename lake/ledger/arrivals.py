@@ -11,13 +11,15 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.engine import Connection, Engine, Row
 
-from lake.ledger.drops import is_free
+from lake.ledger.drops import is_free, ref_of
 from lake.ledger.tables import drops, objects
 from lake.records import Drop, ObjectRef
 
 _PAGE = 1_000
 # A store may go on listing what it does not give out, by a name that it has garbled say.
 MAX_UNREAD = 3
+# One object version, for statements on many of them at once.
+_THIS = (objects.c.bucket == bindparam("b")) & (objects.c.key == bindparam("k")) & (objects.c.etag == bindparam("e"))
 
 
 class ObjectState(BaseModel):
@@ -120,7 +122,7 @@ class Arrivals:
             rows = connection.execute(
                 select(objects).where(waiting).order_by(objects.c.first_seen_at, objects.c.key).limit(max_objects)
             )
-            return _closed(connection, model, _within([_ref(row) for row in rows], max_bytes), now)
+            return _closed(connection, model, _within([ref_of(row) for row in rows], max_bytes), now)
 
     def mark_unread(self, drop_id: str, reasons: dict[str, str]) -> None:
         """These keys' versions in the drop could not be read. `source_changed` ones come again when they are listed,
@@ -176,7 +178,7 @@ class Arrivals:
             rows = connection.execute(
                 select(objects).where(objects.c.key == key).order_by(objects.c.first_seen_at)
             ).all()
-        return [(_ref(row), row.drop_id) for row in rows]
+        return [(ref_of(row), row.drop_id) for row in rows]
 
     def _enter(self, model: str, page: Sequence[ObjectRef], now: datetime) -> int:
         with self._engine.connect() as connection:
@@ -202,16 +204,11 @@ class Arrivals:
             gone = [row for row in connection.execute(query) if (row.key, row.etag) not in listed]
         if not gone:
             return
-        this = (
-            (objects.c.bucket == bindparam("b"))
-            & (objects.c.key == bindparam("k"))
-            & (objects.c.etag == bindparam("e"))
-        )
-        rows = [{"b": row.bucket, "k": row.key, "e": row.etag} for row in gone]
+        rows = [_names(row) for row in gone]
         with self._engine.begin() as connection:
-            connection.execute(update(objects).where(this).values(gone_at=started_at), rows)
+            connection.execute(update(objects).where(_THIS).values(gone_at=started_at), rows)
             # A version that vanished before a drop took it will never be readable.
-            connection.execute(update(objects).where(this & (objects.c.state == "seen")).values(state="deleted"), rows)
+            connection.execute(update(objects).where(_THIS & (objects.c.state == "seen")).values(state="deleted"), rows)
 
 
 def _news(
@@ -245,11 +242,10 @@ def _closed(connection: Connection, model: str, refs: Sequence[ObjectRef], now: 
             drop_id=drop.drop_id, model=model, state="closed", closed_at=now, updated_at=now, attempts=0
         )
     )
-    this = (objects.c.bucket == bindparam("b")) & (objects.c.key == bindparam("k")) & (objects.c.etag == bindparam("e"))
     for start in range(0, len(refs), _PAGE):
         connection.execute(
-            update(objects).where(this).values(state="assigned", drop_id=drop.drop_id),
-            [{"b": ref.bucket, "k": ref.key, "e": ref.etag} for ref in refs[start : start + _PAGE]],
+            update(objects).where(_THIS).values(state="assigned", drop_id=drop.drop_id),
+            [_names(ref) for ref in refs[start : start + _PAGE]],
         )
     return drop
 
@@ -274,7 +270,6 @@ def _entered(model: str, ref: ObjectRef, now: datetime) -> dict[str, Any]:
     return {**ref.model_dump(), "model": model, "first_seen_at": now, "drop_id": None, "state": "seen"}
 
 
-def _ref(row: Row[Any]) -> ObjectRef:
-    return ObjectRef(
-        bucket=row.bucket, key=row.key, etag=row.etag, size_bytes=row.size_bytes, last_modified=row.last_modified
-    )
+def _names(version: Row[Any] | ObjectRef) -> dict[str, str]:
+    """What `_THIS` asks for."""
+    return {"b": version.bucket, "k": version.key, "e": version.etag}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, or_, select, update
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, Row
 
 from lake.errors import TidemillError
 from lake.ledger.erasures import is_erasing
@@ -41,6 +41,13 @@ class DropState(BaseModel):
 def backoff(attempts: int) -> timedelta:
     """Wait before the next attempt: 2 s after the first, twice as long after each further one, 300 s at most."""
     return timedelta(seconds=min(BACKOFF_FIRST_S * 2.0 ** (attempts - 1), BACKOFF_MAX_S))
+
+
+def ref_of(row: Row[Any]) -> ObjectRef:
+    """A row of `objects` as what the listing has shown."""
+    return ObjectRef(
+        bucket=row.bucket, key=row.key, etag=row.etag, size_bytes=row.size_bytes, last_modified=row.last_modified
+    )
 
 
 def is_free(connection: Connection, model: str, now: datetime) -> bool:
@@ -252,15 +259,6 @@ class Drops:
         return Drop(
             drop_id=drop_id,
             model=row.model,
-            objects=tuple(
-                ObjectRef(
-                    bucket=found.bucket,
-                    key=found.key,
-                    etag=found.etag,
-                    size_bytes=found.size_bytes,
-                    last_modified=found.last_modified,
-                )
-                for found in refs
-            ),
+            objects=tuple(ref_of(found) for found in refs),
             closed_at=row.closed_at,
         )

@@ -48,7 +48,7 @@ bench: .venv  ## benchmarks; NAME=x for one of them
 	$(BIN)/python -m benchmarks $(NAME)
 
 lock: .venv  ## renew requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra names --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --quiet -o requirements.lock
 
 clean:  ## remove the environment and the demo's data

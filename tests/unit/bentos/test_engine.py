@@ -48,11 +48,12 @@ class Spy:
     def __init__(self) -> None:
         self.batches: list[int] = []
         self.reused: list[int] = []
-        self.go_on = threading.Event()
+        self.in_step, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
     def stepped(self, n_rows: int) -> None:
         self.batches.append(n_rows)
+        self.in_step.set()
         assert self.go_on.wait(WAIT_S)
 
     def prefilled(self, n_tokens: int, n_reused: int) -> None:
@@ -143,9 +144,10 @@ def test_rows_that_end_in_one_step_leave_the_others_running(make: Callable[..., 
     prompts, lengths = [tokens(10, seed=k) for k in range(3)], (12, 40, 10)
     expected = [answer(alone, prompt, n) for prompt, n in zip(prompts, lengths, strict=True)]
     engine = make()
+    spy.in_step.clear()
     spy.go_on.clear()
     first = ask(engine, prompts[0], lengths[0])
-    first.begun.wait(WAIT_S)  # held in its first step: each of the others joins one step later
+    assert spy.in_step.wait(WAIT_S)  # held in its first step: each of the others joins one step later
     listeners = [first, ask(engine, prompts[1], lengths[1]), ask(engine, prompts[2], lengths[2])]
     spy.batches.clear()
     spy.go_on.set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +19,7 @@ from lake.errors import SourceChanged, StorageError
 from lake.records import ObjectRef
 from lake.s3_client import s3_client
 from lake.settings import Settings
+from lake.store import Store
 from lake.store_errors import STORE_ERRORS, storage_error
 
 # nanio lists an object that is being written, under the name of its temporary file.
@@ -49,9 +47,12 @@ class BucketAddress(BaseModel):
             region=settings.s3_region,
         )
 
+    def open(self) -> Bucket:
+        return Bucket(self)
 
-class Bucket:
-    """One bucket. Every method raises StorageError (or SourceChanged) with a remedy, never a bare botocore error."""
+
+class Bucket(Store):
+    """One bucket of an S3 server."""
 
     def __init__(self, address: BucketAddress, page_size: int = 1_000) -> None:
         self.address = address
@@ -60,7 +61,6 @@ class Bucket:
         self.client = s3_client(address)
 
     def list(self, prefix: str) -> Iterator[ObjectRef]:
-        """All objects under the prefix, in the order of their keys."""
         with self.explained(f"list {prefix}"):
             for page in self._pages(Prefix=prefix):
                 if page.get("IsTruncated") and _loses_keys(page):
@@ -97,7 +97,6 @@ class Bucket:
         return body
 
     def open_version(self, ref: ObjectRef) -> ObjectStream:
-        """Stream the very version that was listed. Raises SourceChanged when it is not there any more."""
         with self.explained(ref.key):
             try:
                 answer = self.client.get_object(Bucket=self.name, Key=ref.key, IfMatch=f'"{ref.etag}"')
@@ -148,33 +147,20 @@ class Bucket:
                 )
             self.download(ref.key, target)
 
-    def delete_folder(self, prefix: str) -> None:
-        """Delete every object under a prefix of our own. Raises ValueError for the user's part of the bucket."""
-        if not prefix.endswith("/") or prefix.startswith(("inbox/", "recipes/", "feedback/")):
-            raise ValueError(f"prefix={prefix!r}, expected a folder that Tidemill writes")
-        for ref in list(self.list(prefix)):
-            with self.explained(ref.key):
-                self.client.delete_object(Bucket=self.name, Key=ref.key)
-
-    def put_table(self, key: str, table: pa.Table) -> None:
-        """Write a Parquet object (zstd)."""
-        sink = io.BytesIO()
-        # Dictionaries of hashes and numbers take time and space: no value comes twice.
-        words = [field.name for field in table.schema if pa.types.is_string(field.type)]
-        pq.write_table(table, sink, compression="zstd", use_dictionary=words)
-        self.put(key, sink.getvalue(), "application/vnd.apache.parquet")
-
-    def get_table(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-        return pq.read_table(io.BytesIO(self.get(key)), columns=columns and list(columns))
+    def delete(self, key: str) -> None:
+        with self.explained(key):
+            self.client.delete_object(Bucket=self.name, Key=key)
 
     def digest(self, key: str) -> tuple[int, str]:
-        """Size in bytes and sha256 (hex) of an object, streamed."""
         sha256, size_bytes = hashlib.sha256(), 0
         with self.explained(key):
             for chunk in self.client.get_object(Bucket=self.name, Key=key)["Body"].iter_chunks(1 << 20):
                 sha256.update(chunk)
                 size_bytes += len(chunk)
         return size_bytes, sha256.hexdigest()
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.name}/{key}"
 
     def url(self, key: str, expires_s: int = 7 * 24 * 3600) -> str:
         """A presigned link that a browser can open for `expires_s` seconds."""

@@ -24,7 +24,7 @@ class Record(BaseModel):
 
 
 class ObjectRef(Record):
-    """One version of one object, as the listing showed it."""
+    """One version of one object, as the listing showed it. `bucket` is a path where the store is a local folder."""
 
     bucket: str
     key: str
@@ -34,7 +34,8 @@ class ObjectRef(Record):
 
     @property
     def uri(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
+        is_local = not self.bucket or self.bucket.startswith("/")  # the name of no bucket begins so
+        return f"file://{self.bucket}/{self.key}" if is_local else f"s3://{self.bucket}/{self.key}"
 
 
 class Drop(Record):

@@ -69,7 +69,10 @@ class Dataset(Record):
 
 
 class CheckReport(Record):
-    """Outcome of the data gate. `failures` says expectation, expected and observed in words."""
+    """Outcome of the data gate. `failures` and `warnings` say expectation, expected and observed in words.
+
+    `suites` counts expectations by suite and outcome (`met`, `warned`, `failed`); `skipped` says what was not judged.
+    """
 
     check_id: str
     dataset_id: str
@@ -77,6 +80,9 @@ class CheckReport(Record):
     n_expectations: int
     failures: tuple[str, ...]
     data_docs_key: str
+    warnings: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    suites: dict[str, dict[str, int]] = {}
 
 
 class Checkpoint(Record):

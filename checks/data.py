@@ -3,124 +3,152 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
 import pandas as pd
-import pyarrow as pa
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 
 from checks.data_docs import data_docs_site, offline_pages
-from checks.expectations import recipe_expectations
-from lake.bucket import Bucket, BucketAddress
-from lake.errors import StorageError
+from checks.data_drift import DataDrift, measure_drift
+from checks.data_report import Judged, Outcome, render_markdown, render_summary
+from checks.frames import clean_frame, drift_frame, raw_frame
+from checks.histograms import drop_picture
+from checks.metrics_table import read_history, read_metrics
+from checks.suites import clean_suite, drift_suite, raw_suite
 from lake.recipe import Recipe
-from lake.records import SPLITS, CheckReport, Dataset
-
-METRICS = ["id", "reason", "n_characters", "n_words", "lang", "letters_share", "repetition", "pii_leaks"]
-DUPLICATES = ("exact_duplicate", "near_duplicate")
-# Judged on kept documents only: a rejected one may be of any length.
-_NUMBERS = ["n_characters", "n_words", "letters_share", "repetition", "leaks"]
+from lake.recipe.check import SEVERITY
+from lake.records import CheckReport, Dataset
+from lake.store import Address
 
 
-def check(dataset: Dataset, recipe: Recipe, address: BucketAddress, check_id: str, prefix: str) -> CheckReport:
-    """Validate a dataset's metrics and leave Data Docs below `prefix`. A failure is reported, not raised.
+def check(
+    dataset: Dataset,
+    recipe: Recipe,
+    address: Address,
+    check_id: str,
+    prefix: str,
+    history: Sequence[Dataset] = (),
+) -> CheckReport:
+    """Validate a dataset's metrics, and against those of `history`, oldest first. A failure is reported, not raised.
 
-    Raises StorageError when the dataset's metrics cannot be read.
+    Leaves below `prefix`: `validation.html` and `suite.html` (Data Docs), `report.md` and `report.png`.
+    Raises StorageError when metrics cannot be read.
     """
-    bucket = Bucket(address)
-    frame = metrics_frame(read_metrics(bucket, dataset), dataset)
+    store = address.open()
+    metrics, before = read_metrics(store, dataset), read_history(store, history)
+    drift = measure_drift(metrics, dataset, before, history, recipe.check)
+    title = f"{dataset.model}, dataset {dataset.dataset_id}"
     with tempfile.TemporaryDirectory(prefix="tidemill-check-") as folder:
-        outcome, n_expectations = _validate(frame, recipe, dataset.n_kept, Path(folder))
-        failures = tuple(_in_words(result) for result in outcome.results if not result.success)
-        title = f"{dataset.model}, dataset {dataset.dataset_id}"
-        for name, page in offline_pages(Path(folder), title, n_expectations, failures).items():
-            bucket.put(f"{prefix}{name}", page.encode(), "text/html; charset=utf-8")
+        judged = _judge(_suites(metrics, dataset, recipe, drift), dataset, drift, Path(folder))
+        picture = drop_picture(metrics, dataset, before)
+        head = render_summary(title, judged, drift.skipped, picture)
+        for name, page in offline_pages(Path(folder), list(SEVERITY), head).items():
+            store.put(f"{prefix}{name}", page.encode(), "text/html; charset=utf-8")
+    store.put(f"{prefix}report.md", render_markdown(title, judged, drift.skipped).encode(), "text/markdown")
+    store.put(f"{prefix}report.png", picture, "image/png")
     return CheckReport(
         check_id=check_id,
         dataset_id=dataset.dataset_id,
-        passed=bool(outcome.success),
-        n_expectations=n_expectations,
-        failures=failures,
+        passed=all(one.outcome != "failed" for one in judged),
+        n_expectations=len(judged),
+        failures=tuple(one.told for one in judged if one.outcome == "failed"),
         data_docs_key=f"{prefix}validation.html",
+        warnings=tuple(one.told for one in judged if one.outcome == "warned"),
+        skipped=drift.skipped,
+        suites={
+            suite: dict(Counter(one.outcome for one in judged if one.suite == suite))
+            for suite in dict.fromkeys(one.suite for one in judged)
+        },
     )
 
 
-def read_metrics(bucket: Bucket, dataset: Dataset) -> pd.DataFrame:
-    """One row for each document that was read, columns `METRICS`; `reason` is null for a kept one. Raises StorageError."""
-    prefix = f"{dataset.prefix}metrics/"
-    keys = [ref.key for ref in bucket.list(prefix) if ref.key.endswith(".parquet")]
-    parts: list[pa.Table] = []
-    for key in keys:
-        try:
-            parts.append(bucket.get_table(key, METRICS))
-        except (pa.ArrowException, KeyError) as error:
-            raise StorageError(
-                f"s3://{bucket.name}/{key}",
-                expected=f"Parquet with the columns {', '.join(METRICS)}",
-                got=str(error).splitlines()[0],
-                remedy="delete the dataset's manifest and run the drop again",
-            ) from error
-    if not parts:
-        return pd.DataFrame(columns=METRICS)
-    # `permissive`: a part without rejects types its `reason` as null.
-    frame: pd.DataFrame = pa.concat_tables(parts, promote_options="permissive").to_pandas()
-    return frame
+@dataclass(frozen=True)
+class _Suite:
+    name: str
+    frame: pd.DataFrame
+    expectations: list[Expectation]
 
 
-def metrics_frame(metrics: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """What the suite looks at: a row for each document, the drop's own counts and rates repeated on all of them.
-
-    Values of rejected documents are blanked. A drop without any document gets one blank row, so that its counts are
-    judged all the same.
-    """
-    frame = metrics.copy() if len(metrics) else pd.DataFrame([{**dict.fromkeys(METRICS), "reason": "nothing_read"}])
-    kept = frame["reason"].isna()
-    frame["kept"] = kept.astype(int)
-    frame["leaks"] = (pd.to_numeric(frame["pii_leaks"]) > 0).astype(float)
-    for column in _NUMBERS:
-        frame[column] = pd.to_numeric(frame[column]).astype(float).where(kept)
-    for column in ("id", "lang"):
-        frame[column] = frame[column].where(kept)
-    n_read = max(dataset.n_read, 1)
-    duplicates = sum(dataset.rejected.get(reason, 0) for reason in DUPLICATES)
-    frame["n_kept"] = dataset.n_kept
-    frame["duplicate_rate"] = duplicates / n_read
-    frame["reject_rate"] = (sum(dataset.rejected.values()) - duplicates) / n_read
-    for split in SPLITS:
-        frame[f"n_{split}"] = dataset.n_documents.get(split, 0)
-    return frame
+def _suites(metrics: pd.DataFrame, dataset: Dataset, recipe: Recipe, drift: DataDrift) -> list[_Suite]:
+    raw, clean = raw_frame(metrics, dataset, recipe), clean_frame(metrics, dataset, recipe)
+    suites = [
+        _Suite("raw", raw, raw_suite(recipe, raw)),
+        _Suite("clean", clean, clean_suite(recipe, clean, dataset.n_kept)),
+    ]
+    moved = drift_frame(drift)
+    return [*suites, _Suite("drift", moved, drift_suite(recipe, moved))] if len(moved.columns) else suites
 
 
-def _validate(frame: pd.DataFrame, recipe: Recipe, n_kept: int, folder: Path) -> tuple[Any, int]:
-    """Run the suite in a throw-away context that writes Data Docs below `folder`; the result and its size."""
+def _judge(suites: Sequence[_Suite], dataset: Dataset, drift: DataDrift, folder: Path) -> list[Judged]:
+    """Run the suites in a throw-away context that writes Data Docs below `folder`."""
     context = gx.get_context(mode="ephemeral", project_config=data_docs_site(folder))
-    asset = context.data_sources.add_pandas("dataset").add_dataframe_asset("documents")
-    suite = context.suites.add(gx.ExpectationSuite(name="documents", expectations=recipe_expectations(recipe, n_kept)))
-    definition = context.validation_definitions.add(
-        gx.ValidationDefinition(name="documents", data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
-    )
-    checkpoint = context.checkpoints.add(gx.Checkpoint(name="documents", validation_definitions=[definition]))
-    outcome = checkpoint.run(batch_parameters={"dataframe": frame})
+    source = context.data_sources.add_pandas("dataset")
+    details = _details(dataset, drift)
+    judged = []
+    for suite in suites:
+        batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
+        known = context.suites.add(gx.ExpectationSuite(name=suite.name, expectations=suite.expectations))
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=suite.name, data=batch, suite=known)
+        )
+        checkpoint = context.checkpoints.add(gx.Checkpoint(name=suite.name, validation_definitions=[definition]))
+        outcome = checkpoint.run(batch_parameters={"dataframe": suite.frame})
+        judged += [_judged(suite.name, result, details) for result in next(iter(outcome.run_results.values())).results]
     context.build_data_docs()
-    return next(iter(outcome.run_results.values())), len(suite.expectations)
+    return judged
 
 
-def _in_words(result: Any) -> str:
-    """`expectation: expected …, got …`"""
-    config, observed = result.expectation_config, result.result
+def _judged(suite: str, result: Any, details: dict[str, str]) -> Judged:
+    config = result.expectation_config
+    name = config.meta["name"]
+    what, _, expected = config.description.partition(": expected ")
+    got = _observed(result)
+    if not result.success and name in details:
+        got += f" ({details[name]})"
+    unmet: Outcome = "warned" if config.severity == FailureSeverity.WARNING else "failed"
+    return Judged(suite, name, what, expected, got, "met" if result.success else unmet)
+
+
+def _observed(result: Any) -> str:
+    observed = result.result
     if result.exception_info and result.exception_info.get("raised_exception"):
-        got = f"an error: {result.exception_info.get('exception_message')}"
-    elif "observed_value" in observed:
-        got = _number(observed["observed_value"])
-    else:
-        examples = ", ".join(repr(value) for value in observed.get("partial_unexpected_list", [])[:3])
-        judged = observed["element_count"] - observed["missing_count"]
-        got = f"{observed['unexpected_count']} of {judged} others, such as {examples}"
-    return f"{config.description}, got {got}"
+        return f"an error: {result.exception_info.get('exception_message')}"
+    if "observed_value" in observed:
+        value = observed["observed_value"]
+        if isinstance(value, list):
+            missing = observed["details"].get("mismatched", {}).get("missing", ())
+            return f"none called {', '.join(missing)}" if missing else "all of them"
+        return _number(value) if not isinstance(value, str) else value
+    if "unexpected_count" not in observed:
+        return "nothing to judge"
+    judged = observed["element_count"] - observed["missing_count"]
+    if not observed["unexpected_count"]:
+        return f"all {judged}" if judged else "none, as no document was kept"
+    examples = ", ".join(repr(value) for value in observed.get("partial_unexpected_list", [])[:3])
+    such = f", such as {examples}" if examples else ""
+    return f"{observed['unexpected_count']} of {judged} others{such}"
 
 
 def _number(value: Any) -> str:
     if value is None or value != value:  # NaN: the quantile or mean of nothing
         return "none, as no document was kept"
     return f"{float(value):g}"
+
+
+def _details(dataset: Dataset, drift: DataDrift) -> dict[str, str]:
+    """What is told beside the number, by expectation, when it is not met."""
+    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(dataset.rejected.items(), key=lambda item: -item[1]))
+    columns = ", ".join(sorted(dataset.columns)) or "not known"
+    details = dict.fromkeys(("unreadable_rate", "short_rate", "reject_rate"), reasons)
+    details["input_columns"] = f"the input's columns: {columns}"
+    if drift.schema is not None:
+        details["new_columns"] = ", ".join(drift.schema.new)
+        details["missing_columns"] = ", ".join(drift.schema.missing)
+        details["column_types"] = ", ".join(drift.schema.types)
+    return details

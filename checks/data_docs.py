@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +24,12 @@ th { font-weight: 600; } ol, ul { padding-left: 1.2rem; }
 .text-success { color: #1a7f37; } .text-danger { color: #c62828; }
 .fa-check-circle::before { content: "\\2713"; } .fa-times::before { content: "\\2717"; }
 .fa-exclamation-triangle::before { content: "\\26A0"; } i { font-style: normal; font-weight: 700; }
-.passed { color: #1a7f37; } .failed { color: #c62828; } [onclick], .card:has([onclick]) { display: none; }
-"""
-_SUMMARY = """
-<h1>{title}</h1>
-<p class="{verdict}"><strong>{verdict}</strong>: {n_met} of {n_expectations} expectations met.</p>
-<ul>{failures}</ul>
+h1 { font-size: 1.5rem; } h2 { margin: 1.6rem 0 .4rem; font-size: 1.15rem; } img.drop { max-width: 100%; }
+.passed, .met .mark { color: #1a7f37; } .failed, .failed .mark { color: #c62828; } .warned, .warned .mark { color: #9a6700; }
+.skipped { color: #5b6773; } ul.unmet { list-style: none; padding: 0; } .mark { width: 1.5rem; font-weight: 700; }
+.expectations { table-layout: fixed; } .expectations td { overflow-wrap: anywhere; } .expectations th:first-child { width: 1.5rem; }
+.expectations tr.met { color: #5b6773; } tr.failed, tr.warned { color: inherit; }
+.expectations th:last-child { width: 10rem; } code { font-size: .85em; } [onclick], .card:has([onclick]) { display: none; }
 """
 
 
@@ -49,26 +48,26 @@ def data_docs_site(folder: Path) -> DataContextConfig:
     )
 
 
-def offline_pages(folder: Path, title: str, n_expectations: int, failures: Sequence[str]) -> dict[str, str]:
-    """Pages by name: `validation.html`, begun with a summary of our own, and `suite.html`.
+def offline_pages(folder: Path, suites: Sequence[str], head: str) -> dict[str, str]:
+    """Pages by name: `validation.html`, which begins with `head`, and `suite.html`, each with these suites in order.
 
     They do not link to each other: each is opened by a signed link, and a link from it would not be signed.
     """
-    summary = _SUMMARY.format(
-        title=html.escape(title),
-        verdict="failed" if failures else "passed",
-        n_met=n_expectations - len(failures),
-        n_expectations=n_expectations,
-        failures="".join(f"<li>{html.escape(failure)}</li>" for failure in failures),
-    )
     pages = {}
-    for name, pattern, head in (
-        ("validation.html", "validations/**/*.html", summary),
-        ("suite.html", "expectations/**/*.html", ""),
+    for name, pattern, first in (
+        ("validation.html", "validations/{}/**/*.html", head),
+        ("suite.html", "expectations/{}.html", ""),
     ):
-        for path in folder.glob(pattern):
-            pages[name] = offline(path.read_text(encoding="utf-8"), head)
+        found = [path.read_text(encoding="utf-8") for suite in suites for path in folder.glob(pattern.format(suite))]
+        if found:
+            pages[name] = offline(_with_bodies(found[0], found[1:]), first)
     return pages
+
+
+def _with_bodies(page: str, others: Sequence[str]) -> str:
+    """The page with what the bodies of others hold after its own. Their anchors are the page's no more."""
+    bodies = [re.sub(r"^.*?<body\b[^>]*>|</body>.*$", "", other, flags=re.DOTALL) for other in others]
+    return page.replace("</body>", "".join(bodies) + "</body>", 1)
 
 
 def offline(page: str, head: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The Great Expectations suite of one drop: bounds from the recipe, each with its expectation in words."""
+"""The custom expectation of the suites, and how one gets its name, its severity and its words."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import ColumnAggregateExpectation, Expectation
+from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.metrics import ColumnAggregateMetricProvider, column_aggregate_value
 
-from lake.recipe import Recipe
+from lake.recipe import CheckRules
 
-# A split by stable hash may come out empty by chance: with 10 documents expected, in e^-10 (1 in 22,000) of drops.
-_EXPECTED_DOCUMENTS = 10
-# Cleaning keeps a document whose language is uncertain (code, tables); many of them are another matter.
-_LANGUAGE_SHARE = 0.9
+_SEVERITY = {"warn": FailureSeverity.WARNING, "fail": FailureSeverity.CRITICAL}
 
 
 class ColumnQuantile(ColumnAggregateMetricProvider):  # type: ignore[misc]  # the library is untyped here
@@ -52,70 +50,24 @@ class ExpectColumnQuantileToBeBetween(ColumnAggregateExpectation):  # type: igno
         return {"success": above and below, "result": {"observed_value": value}}
 
 
-def recipe_expectations(recipe: Recipe, n_kept: int) -> list[Expectation]:
-    """What the recipe expects of `checks.data.metrics_frame`. Each `description` reads "name: expected …"."""
-    bounds, rules = recipe.check, recipe.prepare
-    expectations = [
-        _at_least("n_kept", bounds.min_documents, "kept documents"),
-        gxe.ExpectColumnSumToBeBetween(
-            column="kept",
-            min_value=n_kept,
-            max_value=n_kept,
-            description=f"documents with metrics: expected {n_kept}, one for each kept document",
-        ),
-        gxe.ExpectColumnValuesToBeUnique(column="id", description="document ids: expected every id once"),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="n_characters",
-            min_value=1,
-            max_value=2 * rules.max_characters,  # the splitter cuts at a paragraph's end, redaction adds placeholders
-            description=f"document length: expected 1 to {2 * rules.max_characters} characters",
-        ),
-        ExpectColumnQuantileToBeBetween(
-            column="n_words",
-            quantile=0.5,
-            min_value=bounds.min_median_words,
-            description=f"median length: expected at least {bounds.min_median_words} words",
-        ),
-        ExpectColumnQuantileToBeBetween(
-            column="n_words",
-            quantile=0.95,
-            max_value=bounds.max_p95_words,
-            description=f"95th percentile of length: expected at most {bounds.max_p95_words} words",
-        ),
-        _at_most("duplicate_rate", bounds.max_duplicate_rate, "duplicate rate"),
-        _at_most("reject_rate", bounds.max_reject_rate, "rate of documents rejected for other reasons"),
-        gxe.ExpectColumnMeanToBeBetween(
-            column="leaks",
-            max_value=bounds.max_pii_leak_rate,
-            description=f"documents with personal data left in: expected a rate of at most {bounds.max_pii_leak_rate}",
-        ),
-        _at_least("letters_share", rules.min_letters, "share of letters"),
-        _at_most("repetition", rules.max_repetition, "share of repeated text"),
-        _at_least("n_train", 1, "documents in split train"),
-    ]
-    for split, share in (("validation", rules.validation_share), ("test", rules.test_share)):
-        if n_kept * share >= _EXPECTED_DOCUMENTS:
-            expectations.append(_at_least(f"n_{split}", 1, f"documents in split {split}"))
-    if rules.languages:
-        listed = ", ".join(rules.languages)
-        expectations.append(
-            gxe.ExpectColumnValuesToBeInSet(
-                column="lang",
-                value_set=list(rules.languages),
-                mostly=_LANGUAGE_SHARE,
-                description=f"language: expected {listed} for at least {_LANGUAGE_SHARE:.0%} of documents",
-            )
-        )
-    return expectations
+class Named:
+    """Makes expectations by the names that `CheckRules.severity` knows, each with its description in words."""
 
+    def __init__(self, rules: CheckRules) -> None:
+        self.rules = rules
 
-def _at_least(column: str, bound: float, name: str) -> Expectation:
-    return gxe.ExpectColumnMinToBeBetween(
-        column=column, min_value=bound, description=f"{name}: expected at least {bound}"
-    )
+    def __call__(self, name: str, kind: type[Expectation], described: str, **bounds: Any) -> Expectation:
+        """`described` reads "what: expected …". Raises KeyError for a name that has no severity."""
+        severity = _SEVERITY[self.rules.severity_of(name)]
+        return kind(description=described, severity=severity, meta={"name": name}, **bounds)
 
+    def at_least(self, name: str, column: str, bound: float, what: str) -> Expectation:
+        described = f"{what}: expected at least {bound}"
+        return self(name, gxe.ExpectColumnMinToBeBetween, described, column=column, min_value=bound)
 
-def _at_most(column: str, bound: float, name: str) -> Expectation:
-    return gxe.ExpectColumnMaxToBeBetween(
-        column=column, max_value=bound, description=f"{name}: expected at most {bound}"
-    )
+    def at_most(self, name: str, column: str, bound: float, what: str) -> Expectation:
+        described = f"{what}: expected at most {bound}"
+        return self(name, gxe.ExpectColumnMaxToBeBetween, described, column=column, max_value=bound)
+
+    def quantile(self, name: str, column: str, quantile: float, described: str, **bounds: float) -> Expectation:
+        return self(name, ExpectColumnQuantileToBeBetween, described, column=column, quantile=quantile, **bounds)

@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.exceptions import PrefectException
 
 from lake.bucket import Bucket
-from lake.records import Checkpoint
+from lake.records import Checkpoint, CheckReport
 
 if TYPE_CHECKING:
     from training.finetune import TrainProgress
@@ -75,4 +75,19 @@ def loss_curve_artifact(bucket: Bucket, checkpoint: Checkpoint) -> None:
         f"in {checkpoint.duration_s:.0f} s; validation loss {checkpoint.validation_loss:.3f}",
         key="loss-curve",
         description=f"{checkpoint.model} {checkpoint.version}",
+    )
+
+
+def data_check_artifact(bucket: Bucket, report: CheckReport) -> None:
+    """What the data gate found, its picture inside the artifact, and the way to the Data Docs."""
+    folder = report.data_docs_key.rpartition("/")[0]
+    told, png = (
+        bucket.get(f"{folder}/report.md").decode(),
+        base64.b64encode(bucket.get(f"{folder}/report.png")).decode(),
+    )
+    create_markdown_artifact(
+        f"{told}\n![lengths, outcomes, languages and domains](data:image/png;base64,{png})\n\n"
+        f"[Data Docs of this drop]({bucket.url(report.data_docs_key)})",
+        key="data-docs",
+        description=f"dataset {report.dataset_id}: {'passed' if report.passed else 'refused by'} the data gate",
     )

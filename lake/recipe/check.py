@@ -79,7 +79,6 @@ class CheckRules(Section):
     )
     min_language_share: Share = Field(default=0.9, description="share of kept documents in prepare.languages")
     max_domain_share: Share = Field(default=1.0, description="share of kept tokens that one domain may have")
-    max_quota_gap: Share = Field(default=0.05, description="points that a domain may miss its share of prepare.mix by")
     required_columns: tuple[str, ...] = Field(
         default=(), description="columns or JSON fields of the input: name, or name:type as 'tidemill data show' has it"
     )
@@ -87,7 +86,9 @@ class CheckRules(Section):
         default=0.25, gt=0, description="population stability index of lengths, languages and domains against history"
     )
     max_reject_rate_change: Share = Field(default=0.2, description="points, against history")
-    min_drift_documents: int = Field(default=200, ge=20, description="kept, here and in history; with fewer: not judged")
+    min_drift_documents: int = Field(
+        default=200, ge=20, description="kept, here and in history; with fewer: not judged"
+    )
     severity: dict[str, Severity] = Field(
         default={}, description="warn or fail by expectation; a warning is told and lets the drop pass"
     )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE  # stages know by their manifests what is done
 
 from flows.context import Context
@@ -22,7 +22,7 @@ from flows.datasets import (
     seen_by,
     with_split,
 )
-from flows.reports import loss_curve_artifact, shown, training_progress
+from flows.reports import data_check_artifact, loss_curve_artifact, shown, training_progress
 from lake.errors import CheckFailed, GateRejected, TidemillError
 from lake.layout import dataset_prefix, report_prefix, version_prefix
 from lake.ledger.versions import Version
@@ -80,11 +80,12 @@ def prepare(context: Context, drop: Drop) -> Dataset:
 def check(context: Context, dataset: Dataset) -> CheckReport:
     """Great Expectations. Raises CheckFailed, so that the drop stops here and the champion stays."""
     recipe = context.recipe(dataset.model)
+    history = [past for past in history_of(context, dataset.model) if past.dataset_id != dataset.dataset_id]
 
     def build(identity: str, prefix: str) -> CheckReport:
         from checks.data import check as run_suite
 
-        return run_suite(dataset, recipe, context.address, identity, prefix)
+        return run_suite(dataset, recipe, context.address, identity, prefix, history)
 
     report = run_stage(
         context.ledger,
@@ -92,19 +93,13 @@ def check(context: Context, dataset: Dataset) -> CheckReport:
         stage="check",
         model=dataset.model,
         inputs=[dataset.dataset_id],
-        parameters={**recipe.check.model_dump(mode="json"), "languages": recipe.prepare.languages},
+        parameters=recipe.model_dump(mode="json", include={"task", "check", "prepare"}),
         package="checks",
         folder_of=lambda identity: report_prefix(dataset.model, "check", identity),
         record_type=CheckReport,
         build=build,
     )
-    shown(
-        create_link_artifact,
-        context.bucket.url(report.data_docs_key),
-        key="data-docs",
-        link_text="Data Docs of this drop",
-        description="",
-    )
+    shown(data_check_artifact, context.bucket, report)
     if not report.passed:
         raise CheckFailed(
             f"dataset {dataset.dataset_id} of {dataset.model}",

@@ -1,79 +1,82 @@
-"""Which documents to drop: exact duplicates, and near ones that a true Jaccard similarity confirms."""
+"""Which documents to drop: exact duplicates, and near ones whose true Jaccard similarity was verified."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
 from beam_jobs.neighbours import Pairs
-from beam_jobs.simhash import Hashes, Shingles, jaccard
+from beam_jobs.numbers import FIRST_FRESH, Numbers
+from beam_jobs.simhash import Hashes
+from beam_jobs.verify import Identity, Verified
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A dropped document's reason, the document that is kept instead, and their similarity in [0, 1]."""
+    """A dropped document's reason, the one that is kept instead, and their similarity in [0, 1]."""
 
     reason: str
     kept: int
+    identity: Identity
     similarity: float
 
 
-def first_copies(exact: Hashes) -> Pairs:
-    """`(document, the first one with the same exact hash)` for all but the first ones: int64 `[n_copies, 2]`."""
-    order = np.argsort(exact, kind="stable")
-    if not len(order):
-        return np.zeros((0, 2), np.int64)
-    starts = np.concatenate([[True], exact[order][1:] != exact[order][:-1]])
-    firsts = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-    return np.stack([order[~starts], firsts[~starts]], axis=1)
+def first_copies(exact: Hashes, numbers: Numbers) -> Pairs:
+    """`(first one with the same exact hash, document)` for all but the first ones and history: int64 `[n, 2]`."""
+    order = np.lexsort((numbers, exact))
+    exact, numbers = exact[order], numbers[order]
+    is_first = np.ones(len(order), bool)
+    is_first[1:] = exact[1:] != exact[:-1]
+    firsts = numbers[np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))] if len(order) else numbers
+    copies = ~is_first & (numbers >= FIRST_FRESH)
+    return np.stack([firsts[copies], numbers[copies]], axis=1)
 
 
 def decide(
-    pairs: Pairs,
-    first_of: Mapping[int, int],
-    shingles: Callable[[int], Shingles],
-    n_history: int,
-    min_jaccard: float,
+    found: Iterable[Verified], min_jaccard: float, similarity: Callable[[int, int], float]
 ) -> dict[int, Duplicate]:
-    """Drop every document that duplicates an earlier kept one. Returns the dropped ones.
+    """Drop every document that duplicates an earlier kept one. Returns the dropped ones, by number.
 
-    Documents are numbered in order of arrival, history first: numbers below `n_history` are never dropped.
-    `pairs` are candidates; `first_of` maps a document to the first one with the same words. A near-duplicate is dropped
-    only when it is similar to a document that is itself kept: each drop names one that is at least `min_jaccard` alike,
-    which a chain of transitive matches would not guarantee. Of a candidate that is dropped, the one kept instead is
-    looked at.
+    A near-duplicate is dropped only when it is similar to a document that is itself kept: each drop names one that is
+    at least `min_jaccard` alike, which a chain of transitive matches would not guarantee. Where all that it is like
+    are dropped, what is kept instead of them is compared, by `similarity`. Of several, the most similar one is named;
+    of equals, the one that came first.
     """
-    copies = {number: first for number, first in first_of.items() if number >= n_history}
     dropped: dict[int, Duplicate] = {}
-
-    def kept_instead_of(number: int) -> int:
-        original = copies.get(number, number)
-        return dropped[original].kept if original in dropped else original
-
-    for number, earlier in _earlier_candidates(pairs, n_history):
-        if number in copies:
+    for later, group in groupby(_in_order(found), key=lambda edge: edge[0]):
+        edges = list(group)
+        copy_of = next((edge for edge in edges if edge[2]), None)
+        if copy_of is not None:
+            _, first, _, _, identity = copy_of
+            # The first copy may itself be near something older: then that is the one which is kept.
+            kept_instead = dropped.get(first, Duplicate("", first, identity, 1.0))
+            dropped[later] = replace(kept_instead, reason="exact_duplicate")
             continue
-        candidates = {kept_instead_of(other) for other in earlier}
-        # The most similar one; of equals, the one that came first.
-        similarity, negative = max((jaccard(shingles(number), shingles(other)), -other) for other in candidates)
-        if similarity >= min_jaccard:
-            dropped[number] = Duplicate("near_duplicate", -negative, similarity)
-    for number, first in copies.items():
-        # The first copy may itself be near something older: then that is the one which is kept.
-        older = dropped.get(first)
-        dropped[number] = Duplicate(
-            "exact_duplicate", older.kept if older else first, older.similarity if older else 1.0
-        )
+        alike = {earlier: (how_much, identity) for _, earlier, _, how_much, identity in edges if earlier not in dropped}
+        if not alike:
+            instead = {dropped[edge[1]].kept: dropped[edge[1]].identity for edge in edges}
+            alike = {kept: (similarity(later, kept), identity) for kept, identity in instead.items()}
+        kept = max(alike, key=lambda number: (alike[number][0], -number))
+        if alike[kept][0] >= min_jaccard:
+            dropped[later] = Duplicate("near_duplicate", kept, alike[kept][1], alike[kept][0])
     return dropped
 
 
-def _earlier_candidates(pairs: Pairs, n_history: int) -> Iterator[tuple[int, list[int]]]:
-    """`(document, its earlier candidates)` in order, without documents of history, each pair once."""
-    low, high = pairs.min(axis=1), pairs.max(axis=1)
-    wanted = (high >= n_history) & (low != high)
-    ordered = np.unique(np.stack([high[wanted], low[wanted]], axis=1), axis=0)
-    numbers, starts = np.unique(ordered[:, 0], return_index=True)
-    groups = np.split(ordered[:, 1], starts[1:]) if len(numbers) else []
-    yield from zip(numbers.tolist(), (group.tolist() for group in groups), strict=True)
+def _in_order(found: Iterable[Verified]) -> list[tuple[int, int, bool, float, Identity]]:
+    """`(later, earlier, is a copy, similarity, the earlier one's identity)`, sorted."""
+    edges = [
+        edge
+        for each in found
+        for edge in zip(
+            each.later.tolist(),
+            each.earlier.tolist(),
+            each.is_copy.tolist(),
+            each.similarity.tolist(),
+            each.identity,
+            strict=True,
+        )
+    ]
+    return sorted(edges)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lake.bucket import Bucket
+from beam_jobs.write import FOLDERS, OVER_QUOTA, sums
 from lake.records import SPLITS, Dataset
+from lake.store import Store
 from lake.tombstones import Tombstones
 
 ERASED = "erased"  # the reason of a reject
-_FOLDERS = ("shards", "signatures", "rejects", "metrics")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def refuse(table: pa.Table, tombstones: Tombstones) -> pa.Table:
     """A part (by `part.SCHEMA`) in which what has been erased before is a reject without text, detail and given id."""
     if not tombstones:
         return table
-    erased = _among(table["id"], tombstones.documents)
+    erased = _among(table["place_id"], tombstones.documents)
     erased = pc.or_(erased, pc.fill_null(pc.is_in(table["exact"], _texts(tombstones.texts)), False))
     nothing = pa.scalar(None, pa.string())
     for name, value in (("reason", pa.scalar(ERASED)), *((name, nothing) for name in ("detail", "given_id", "text"))):
@@ -62,7 +62,7 @@ def refuse(table: pa.Table, tombstones: Tombstones) -> pa.Table:
 
 
 def find(
-    bucket: Bucket,
+    store: Store,
     dataset: Dataset,
     *,
     ids: Collection[str] = (),
@@ -75,59 +75,64 @@ def find(
     Rows that are rejects because they were erased before are none of them.
     """
     found = Found()
-    by_id = dict(_ids_given(bucket, dataset, given_ids)) if given_ids else {}
+    by_id = dict(_ids_given(store, dataset, given_ids)) if given_ids else {}
     found.given.update(by_id.values())
     wanted = {*ids, *by_id}
     if wanted or uris:
-        for table in _tables(bucket, dataset, "metrics", ["id", "source_uri", "reason"]):
+        for table in _tables(store, dataset, "metrics", ["place_id", "source_uri", "reason"]):
             known = pc.fill_null(pc.not_equal(table["reason"].cast(pa.string()), ERASED), True)
-            hit = pc.and_(known, pc.or_(_among(table["id"], wanted), _among(table["source_uri"], uris)))
+            hit = pc.and_(known, pc.or_(_among(table["place_id"], wanted), _among(table["source_uri"], uris)))
             rows = table.filter(hit)
             found.sources.update(rows["source_uri"].to_pylist())
-            found.rejected.update(rows.filter(pc.is_valid(rows["reason"]))["id"].to_pylist())
-            found.kept.update(dict.fromkeys(rows.filter(pc.is_null(rows["reason"]))["id"].to_pylist(), 0))
-    if found.kept or texts:
-        for table in _tables(bucket, dataset, "signatures", ["id", "exact"]):
-            rows = table.filter(pc.or_(_among(table["id"], found.kept), pc.is_in(table["exact"], _texts(texts))))
-            found.kept.update(zip(rows["id"].to_pylist(), rows["exact"].to_pylist(), strict=True))
+            found.rejected.update(rows.filter(pc.is_valid(rows["reason"]))["place_id"].to_pylist())
+            found.kept.update(dict.fromkeys(rows.filter(pc.is_null(rows["reason"]))["place_id"].to_pylist(), 0))
+    if found.ids or texts:
+        for folder in ("signatures", "reserve"):  # what quotas left out is held as well
+            for table in _tables(store, dataset, folder, ["place_id", "exact"]):
+                of_these = _among(table["place_id"], found.ids)
+                rows = table.filter(pc.or_(of_these, pc.is_in(table["exact"], _texts(texts))))
+                found.kept.update(zip(rows["place_id"].to_pylist(), rows["exact"].to_pylist(), strict=True))
     if found.rejected:
-        copies = _copies(bucket, dataset, "id", found.rejected)
+        copies = _copies(store, dataset, "place_id", found.rejected)
         found.original_of = {copy.id: copy.duplicate_of for copy in copies if copy.duplicate_of}
     return found
 
 
-def copies_of(bucket: Bucket, dataset: Dataset, ids: Collection[str]) -> list[Place]:
+def copies_of(store: Store, dataset: Dataset, ids: Collection[str]) -> list[Place]:
     """Documents of the dataset that were dropped as duplicates of these, in this dataset or in an earlier one."""
-    return list(_copies(bucket, dataset, "duplicate_of", ids)) if ids else []
+    return list(_copies(store, dataset, "duplicate_of_place", ids)) if ids else []
 
 
-def places_of(bucket: Bucket, dataset: Dataset, ids: Collection[str]) -> list[Place]:
+def places_of(store: Store, dataset: Dataset, ids: Collection[str]) -> list[Place]:
     """Where documents of the dataset came from."""
-    tables = _tables(bucket, dataset, "metrics", ["id", "source_uri", "position"]) if ids else ()
-    return [Place(**row) for table in tables for row in table.filter(_among(table["id"], ids)).to_pylist()]
+    tables = _tables(store, dataset, "metrics", ["place_id", "source_uri", "position"]) if ids else ()
+    rows = (row for table in tables for row in table.filter(_among(table["place_id"], ids)).to_pylist())
+    return [Place(row["place_id"], row["source_uri"], row["position"]) for row in rows]
 
 
-def rewrite(bucket: Bucket, dataset: Dataset, dataset_id: str, prefix: str, erased: Collection[str]) -> Dataset:
+def rewrite(store: Store, dataset: Dataset, dataset_id: str, prefix: str, erased: Collection[str]) -> Dataset:
     """Write the dataset again below `prefix`, without the rows of these ids. The manifest is the caller's.
 
     A file of which nothing is left is not written. Raises StorageError when the store fails.
     """
-    documents: Counter[str] = Counter()
-    characters: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
-    n_redacted = 0
-    for folder in _FOLDERS:
-        for ref in list(bucket.list(f"{dataset.prefix}{folder}/")):
-            table = bucket.get_table(ref.key)
-            left = table.filter(pc.invert(_among(table["id"], erased)))
+    documents, characters, tokens, domains, languages, rejected = (Counter[str]() for _ in range(6))
+    n_redacted_before = n_redacted = 0
+    for folder in FOLDERS:
+        for key in list(store.keys(f"{dataset.prefix}{folder}/")):
+            table = store.get_table(key)
+            left = table.filter(pc.invert(_among(table["place_id"], erased)))
             if len(left):
-                bucket.put_table(f"{prefix}{ref.key.removeprefix(dataset.prefix)}", left)
+                store.put_table(f"{prefix}{key.removeprefix(dataset.prefix)}", left)
             if folder == "shards":
-                split = ref.key.rsplit("/", 1)[-1].partition("-")[0]
+                split = key.rsplit("/", 1)[-1].partition("-")[0]
                 documents[split] += len(left)
                 characters[split] += pc.sum(left["n_characters"]).as_py() or 0
+                tokens[split] += pc.sum(left["n_tokens"]).as_py() or 0
+                domains.update(sums(left, "domain", "n_tokens"))
+                languages.update(left["lang"].to_pylist())
             elif folder == "metrics":
                 rejected.update(left["reason"].drop_null().to_pylist())
+                n_redacted_before += pc.sum(table["n_redacted"]).as_py() or 0
                 n_redacted += pc.sum(left["n_redacted"]).as_py() or 0
     n_kept = sum(documents.values())
     return dataset.model_copy(
@@ -137,35 +142,40 @@ def rewrite(bucket: Bucket, dataset: Dataset, dataset_id: str, prefix: str, eras
             "n_read": n_kept + sum(rejected.values()),
             "n_kept": n_kept,
             "rejected": dict(sorted(rejected.items())),
-            "redacted": {"spans": n_redacted},
+            # Which kinds the erased ones held is told nowhere.
+            "redacted": dataset.redacted if n_redacted == n_redacted_before else {"spans": n_redacted},
             "n_documents": {split: documents[split] for split in SPLITS},
             "n_characters": {split: n for split, n in characters.items() if n},
+            "n_tokens": {split: n for split, n in tokens.items() if n},
+            "domains": dict(domains),
+            "languages": dict(languages),
+            "n_reserved": rejected[OVER_QUOTA],
         }
     )
 
 
-def _ids_given(bucket: Bucket, dataset: Dataset, given_ids: Collection[str]) -> Iterator[tuple[str, str]]:
-    """`(document id, given id)` of what bears a given id. A long document was cut: its parts bear `<id>#<number>`."""
+def _ids_given(store: Store, dataset: Dataset, given_ids: Collection[str]) -> Iterator[tuple[str, str]]:
+    """`(place id, given id)` of what bears a given id. A long document was cut: its parts bear `<id>#<number>`."""
     for folder in ("shards", "rejects"):
-        for table in _tables(bucket, dataset, folder, ["id", "given_id", "position"]):
-            given = table["given_id"].cast(pa.string())
+        for table in _tables(store, dataset, folder, ["id", "place_id", "position"]):
+            given = table["id"].cast(pa.string())
             is_part = pc.match_substring_regex(table["position"].cast(pa.string()), r"part:[0-9]+$")
             whole = pc.if_else(is_part, pc.replace_substring_regex(given, r"#[0-9]+$", ""), given)
             for name in (given, whole):
                 hit = _among(name, given_ids)
-                yield from zip(table["id"].filter(hit).to_pylist(), name.filter(hit).to_pylist(), strict=True)
+                yield from zip(table["place_id"].filter(hit).to_pylist(), name.filter(hit).to_pylist(), strict=True)
 
 
-def _copies(bucket: Bucket, dataset: Dataset, column: str, values: Collection[str]) -> Iterator[Place]:
-    columns = ["id", "source_uri", "position", "duplicate_of"]
-    for table in _tables(bucket, dataset, "rejects", columns):
-        hit = pc.and_(_among(table[column], values), pc.is_valid(table["duplicate_of"]))
-        yield from (Place(**row) for row in table.filter(hit).to_pylist())
+def _copies(store: Store, dataset: Dataset, column: str, values: Collection[str]) -> Iterator[Place]:
+    columns = ["place_id", "source_uri", "position", "duplicate_of_place"]
+    for table in _tables(store, dataset, "rejects", columns):
+        hit = pc.and_(_among(table[column], values), pc.is_valid(table["duplicate_of_place"]))
+        yield from (Place(*row.values()) for row in table.filter(hit).select(columns).to_pylist())
 
 
-def _tables(bucket: Bucket, dataset: Dataset, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    for ref in list(bucket.list(f"{dataset.prefix}{folder}/")):
-        yield bucket.get_table(ref.key, columns)
+def _tables(store: Store, dataset: Dataset, folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    for key in list(store.keys(f"{dataset.prefix}{folder}/")):
+        yield store.get_table(key, columns)
 
 
 def _among(column: pa.ChunkedArray, values: Iterable[str]) -> pa.ChunkedArray:

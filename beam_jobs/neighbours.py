@@ -1,68 +1,85 @@
-"""Candidate pairs: signatures within a Hamming distance, found by tables of blocks instead of all pairs."""
+"""Candidate pairs: documents that share a run of words out of a small sample, and whose SimHash signatures are close.
+
+Blocks of a 64-bit signature (Manku, Jain & Das Sarma 2007) find what differs in some 8 bits; documents of Jaccard
+similarity 0.8 differ in up to 16, where blocks are too short to be of use. What brings documents together here is the
+bottom sketch of their 5-word shingles (Broder 1997): the SKETCH smallest hashes. The smallest hash of two documents'
+union is common to both with probability J, their Jaccard similarity, and so is each after it: with s of them, a pair is
+missed with probability (1 - J)^s, 6e-5 at J = 0.8. The signatures then part what merely shares a phrase, at the price
+of one population count, before anything is compared in full.
+"""
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.simhash import Hashes
+from beam_jobs.numbers import FIRST_FRESH, Numbers
+from beam_jobs.simhash import Hashes, Shingles
 
-Pairs = NDArray[np.int64]
-
-# Manku, Jain & Das Sarma (2007), section 3: cut 64 bits into blocks; signatures within k bits agree on all blocks that
-# no differing bit falls into. With k + 2 blocks that is at least 2 of them: C(k + 2, 2) tables of 2 blocks each find
-# every pair, and a table's key has 2 · 64 / (k + 2) bits, 12 or 13 for k = 8.
-AGREEING_BLOCKS = 2
+Pairs: TypeAlias = NDArray[np.int64]
+SKETCH = 6
 
 # What keeps a template that a million documents were made from, or one document sent a million times, from costing a
 # million squared. Each limit is far above what unrelated documents reach.
-MAX_ALIKE = 16  # of documents with one and the same signature, those after are compared with the first one only
+MAX_ALIKE = 16  # of documents with one key and signature, those after are compared with the first one only
 MAX_RUN = 4_096  # within one key, signatures are sorted, and each is compared with this many of the next
-MAX_CANDIDATES = 64  # pairs that a document enters with earlier ones, in each table
+MAX_CANDIDATES = 64  # pairs that a document enters with earlier ones, by each key
 
 
-def tables(max_hamming: int) -> list[np.uint64]:
-    """Bit masks of the tables that find every pair within `max_hamming` bits."""
-    edges = np.linspace(0, 64, max_hamming + AGREEING_BLOCKS + 1).round().astype(int)
-    blocks = [sum(1 << bit for bit in range(low, high)) for low, high in pairwise(edges)]
-    return [np.uint64(sum(chosen)) for chosen in combinations(blocks, AGREEING_BLOCKS)]
+class Entries(NamedTuple):
+    """What documents are found by, an entry for each of a document's keys: parallel arrays `[n]`."""
+
+    keys: Shingles
+    numbers: Numbers
+    signatures: Hashes
+
+    def only(self, chosen: NDArray[np.bool_]) -> Entries:
+        return Entries(self.keys[chosen], self.numbers[chosen], self.signatures[chosen])
 
 
-def candidate_pairs(signatures: Hashes, mask: np.uint64, max_hamming: int) -> Pairs:
-    """Pairs of row numbers int64 `[n, 2]` that agree under the mask and differ in at most `max_hamming` bits."""
-    order = np.lexsort((signatures, signatures & mask))
-    order, found = _thinned(order, signatures)
-    ordered = signatures[order]
-    keys = ordered & mask
-    n_earlier = np.zeros(len(order), np.int32)
-    left = np.arange(len(order))
+def sketch(shingles: Shingles) -> Shingles:
+    """A document's keys: the smallest of its sorted shingles."""
+    return shingles[:SKETCH]
+
+
+def candidate_pairs(entries: Entries, max_hamming: int) -> Pairs:
+    """Pairs `(earlier, later)` of document numbers int64 `[n, 2]` that share a key and differ in at most `max_hamming`
+    bits, unless both are history. A pair that shares several keys comes several times.
+    """
+    order = np.lexsort((entries.numbers, entries.signatures, entries.keys))
+    keys, numbers, signatures = entries.keys[order], entries.numbers[order], entries.signatures[order]
+    surplus, first = _surplus(keys, signatures)
+    found = [np.stack([numbers[first[surplus]], numbers[surplus]], axis=1)]
+    keys, numbers, signatures = keys[~surplus], numbers[~surplus], signatures[~surplus]
+    n_earlier = np.zeros(len(keys), np.int32)
+    left = np.arange(len(keys))
     for step in range(1, MAX_RUN + 1):
         # Sorted by key: who has no partner at this distance has none further on.
-        left = left[left + step < len(order)]
+        left = left[left + step < len(keys)]
         left = left[keys[left] == keys[left + step]]
         if not len(left):
             break
-        near = left[np.bitwise_count(ordered[left] ^ ordered[left + step]) <= max_hamming]
-        later = np.where(order[near] > order[near + step], near, near + step)
+        near = left[np.bitwise_count(signatures[left] ^ signatures[left + step]) <= max_hamming]
+        near = near[np.maximum(numbers[near], numbers[near + step]) >= FIRST_FRESH]
+        later = np.where(numbers[near] > numbers[near + step], near, near + step)
         has_room = n_earlier[later] < MAX_CANDIDATES
         np.add.at(n_earlier, later[has_room], 1)
         near = near[has_room]
-        found.append(np.stack([order[near], order[near + step]], axis=1))
-    return np.concatenate(found)
+        found.append(np.sort(np.stack([numbers[near], numbers[near + step]], axis=1), axis=1))
+    pairs: Pairs = np.concatenate(found)
+    chosen: Pairs = pairs[(pairs[:, 1] >= FIRST_FRESH) & (pairs[:, 0] != pairs[:, 1])]
+    return chosen
 
 
-def _thinned(order: NDArray[np.int64], signatures: Hashes) -> tuple[NDArray[np.int64], list[Pairs]]:
-    """`order` without those beyond MAX_ALIKE of each signature, and the pairs of these with the first one of theirs.
+def _surplus(keys: Shingles, signatures: Hashes) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which places are beyond MAX_ALIKE of their key and signature, and the place of the first one of these.
 
-    Equal signatures stand next to each other in `order`, in the order of their rows.
+    Equal ones stand next to each other, in the order of their numbers.
     """
-    if not len(order):
-        return order, [np.zeros((0, 2), np.int64)]
-    ordered = signatures[order]
-    places = np.arange(len(order))
-    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    first = np.maximum.accumulate(np.where(starts, places, 0))
-    surplus = places - first >= MAX_ALIKE
-    return order[~surplus], [np.stack([order[first[surplus]], order[surplus]], axis=1)]
+    places = np.arange(len(keys))
+    is_first = np.ones(len(keys), bool)
+    is_first[1:] = (keys[1:] != keys[:-1]) | (signatures[1:] != signatures[:-1])
+    first = np.maximum.accumulate(np.where(is_first, places, 0)) if len(keys) else places
+    return places - first >= MAX_ALIKE, first

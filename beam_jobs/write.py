@@ -1,72 +1,117 @@
-"""What the job leaves of one part: shards by split, signatures of the kept, rejects with reasons, metrics without text."""
+"""What the job leaves of one chunk: shards by split, signatures and shingles of the kept, rejects with reasons,
+metrics of all without text, and what quotas left out, whole."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from beam_jobs.dedup import Duplicate
+from beam_jobs.part import SCHEMA, ids_of
 from beam_jobs.split import splits_of
-from lake.bucket import Bucket
 from lake.recipe import PrepareRules
 from lake.records import SPLITS
+from lake.store import Store
 
-_SHARD = ["id", "given_id", "text", "source_uri", "source_etag", "position", "lang", "n_characters", "n_words"]
-_METRICS = ["id", "source_uri", "position", "reason", "lang", "n_characters", "n_words", "letters_share", "repetition"]
-_METRICS += ["n_redacted", "pii_leaks"]
-_SIGNATURES = ["id", "exact", "signature", "shingles"]
-_REJECTS = ["id", "given_id", "source_uri", "source_etag", "position", "reason", "detail"]
+OVER_QUOTA = "over_quota"
+FOLDERS = ("shards", "signatures", "shingles", "rejects", "metrics", "reserve")
+
+_NOT_TOLD = {"text", "reason", "detail", "redacted", "exact", "signature", "keys", "shingles", "given_id"}
+_OF_KEPT = [name for name in SCHEMA.names if name not in _NOT_TOLD]
+_SHARD = ["id", "text", *_OF_KEPT]
+_METRICS = ["id", "reason", *_OF_KEPT]
+_SIGNATURES = ["id", "place_id", "exact", "signature", "keys"]
+_SHINGLES = ["id", "place_id", "shingles"]
+_REJECTS = ["id", "place_id", "source_uri", "source_etag", "position", "reason", "detail"]
+_REJECTS += ["duplicate_of", "similarity", "duplicate_of_place"]
+
+Counts: TypeAlias = dict[str, dict[str, int]]
 
 
-class Drops(NamedTuple):
-    """Rows of a part that deduplication drops: parallel lists of row, reason, kept document's id and similarity."""
+class LeftOut(NamedTuple):
+    """Rows that are not kept, though no rule of their own rejects them: duplicates by row, and rows over quota."""
 
-    rows: list[int]
-    reasons: list[str]
-    kept: list[str]
-    similarities: list[float]
+    duplicates: Mapping[int, Duplicate]
+    over_quota: NDArray[np.int64]
 
 
-def write_part(
-    bucket: Bucket, prefix: str, source: str, table: pa.Table, dropped: Drops, rules: PrepareRules
-) -> dict[str, dict[str, int]]:
-    """Write one part's outputs. Returns its counts: documents, characters, rejected and redacted."""
-    table = _with_drops(table, dropped)
-    counts: dict[str, dict[str, int]] = {
-        "documents": {},
-        "characters": {},
-        "rejected": dict(Counter(table["reason"].drop_null().to_pylist())),
-        "redacted": {"spans": pc.sum(table["n_redacted"]).as_py() or 0},
-    }
+def write_source(
+    store: Store, prefix: str, name: str, table: pa.Table, left_out: LeftOut, rules: PrepareRules
+) -> Counts:
+    """Write one chunk's outputs below `prefix`, in files called `name`. Returns its counts, each by a name of its own.
+
+    `left_out` speaks of rows of the table, which is by `part.SCHEMA`.
+    """
+    table = _with_reasons(table, left_out)
+    table = table.append_column("id", ids_of(table))
     kept = table.filter(pc.is_null(table["reason"]))
+    counts: Counts = {
+        "rejected": dict(Counter(table["reason"].drop_null().to_pylist())),
+        "redacted": _redacted(table),
+        "domains": sums(kept, "domain", "n_tokens"),
+        "languages": dict(Counter(kept["lang"].to_pylist())),
+    }
     splits = splits_of(kept["exact"].to_numpy(), rules.validation_share, rules.test_share)
     for split in SPLITS:
         shard = kept.select(_SHARD).filter(pa.array(splits == split))
         if len(shard):
-            bucket.put_table(f"{prefix}shards/{split}-{source}.parquet", shard)
-            counts["documents"][split] = len(shard)
-            counts["characters"][split] = pc.sum(shard["n_characters"]).as_py()
-    if len(kept):
-        bucket.put_table(f"{prefix}signatures/{source}.parquet", kept.select(_SIGNATURES))
-    rejects = table.filter(pc.is_valid(table["reason"])).select([*_REJECTS, "duplicate_of", "similarity"])
-    if len(rejects):
-        bucket.put_table(f"{prefix}rejects/{source}.parquet", rejects)
-    bucket.put_table(f"{prefix}metrics/{source}.parquet", table.select(_METRICS))
+            store.put_table(f"{prefix}shards/{split}-{name}.parquet", shard)
+            for count, column in (("characters", "n_characters"), ("tokens", "n_tokens")):
+                counts.setdefault(count, {})[split] = pc.sum(shard[column]).as_py()
+            counts.setdefault("documents", {})[split] = len(shard)
+    rejects = table.filter(pc.is_valid(table["reason"]))
+    reserve = rejects.filter(pc.equal(rejects["reason"], OVER_QUOTA)).select(SCHEMA.names)
+    for folder, rows in (
+        ("signatures", kept.select(_SIGNATURES)),
+        ("shingles", kept.select(_SHINGLES)),
+        ("rejects", rejects.select(_REJECTS)),
+        (
+            "reserve",
+            reserve.set_column(
+                SCHEMA.get_field_index("reason"), SCHEMA.field("reason"), pa.nulls(len(reserve), pa.string())
+            ),
+        ),
+    ):
+        if len(rows):
+            store.put_table(f"{prefix}{folder}/{name}.parquet", rows)
+    store.put_table(f"{prefix}metrics/{name}.parquet", table.select(_METRICS))
     return counts
 
 
-def _with_drops(table: pa.Table, dropped: Drops) -> pa.Table:
-    """The table with the drops' reasons, and two more columns that say of which document each is a duplicate."""
+def _with_reasons(table: pa.Table, left_out: LeftOut) -> pa.Table:
+    """The table with the reasons of what is left out, and columns that say of which document each is a duplicate."""
     reasons = np.array(table["reason"].to_pylist(), object)
-    duplicate_of, similarity = np.full(len(table), None, object), np.full(len(table), None, object)
-    rows = np.array(dropped.rows, np.int64)
-    reasons[rows], duplicate_of[rows], similarity[rows] = dropped.reasons, dropped.kept, dropped.similarities
-    place = table.schema.get_field_index("reason")
+    duplicate_of, of_place, similarity = (np.full(len(table), None, object) for _ in range(3))
+    for row, duplicate in left_out.duplicates.items():
+        reasons[row], duplicate_of[row], of_place[row] = (
+            duplicate.reason,
+            duplicate.identity.id,
+            duplicate.identity.place_id,
+        )
+        similarity[row] = round(duplicate.similarity, 6)
+    reasons[left_out.over_quota] = OVER_QUOTA
     return (
-        table.set_column(place, "reason", pa.array(reasons, pa.string()))
+        table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
         .append_column("duplicate_of", pa.array(duplicate_of, pa.string()))
         .append_column("similarity", pa.array(similarity, pa.float64()))
+        .append_column("duplicate_of_place", pa.array(of_place, pa.string()))
     )
+
+
+def _redacted(table: pa.Table) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for kinds in table["redacted"].to_pylist():
+        counts.update(dict(kinds or ()))
+    return {kind: n for kind, n in counts.items() if n}
+
+
+def sums(table: pa.Table, by: str, column: str) -> dict[str, int]:
+    """The sum of a column for each value of another one, nulls left out."""
+    grouped = table.filter(pc.is_valid(table[by])).group_by(by).aggregate([(column, "sum")])
+    return dict(zip(grouped[by].to_pylist(), grouped[f"{column}_sum"].to_pylist(), strict=True))

@@ -10,13 +10,19 @@ from lake.tombstones import newest_of
 
 
 def history_of(context: Context, model: str) -> list[Dataset]:
-    """Datasets that later drops are deduplicated against: all but those that the checks refused."""
-    kept = [
-        state.dataset_id
+    """Datasets that later drops are deduplicated against: all but those that the checks refused.
+
+    In the order in which the drops were prepared, also where a dataset stands for one that was rewritten since.
+    """
+    replaced_by = context.ledger.erasures.replaced_by(model)
+    kept = {
+        newest_of(state.dataset_id, replaced_by)
         for state in context.ledger.drops.states(model)
         if state.state in ("waiting", "training", "trained") and state.dataset_id
-    ]
-    return datasets_by_id(context, model, kept)
+    }
+    committed = {dataset.dataset_id: dataset for dataset in committed_datasets(context, model)}
+    standing = (newest_of(dataset.dataset_id, replaced_by) for dataset in _recorded(context, model, "prepare"))
+    return [committed[identity] for identity in dict.fromkeys(standing) if identity in kept]
 
 
 def datasets_by_id(context: Context, model: str, dataset_ids: Sequence[str]) -> list[Dataset]:

@@ -15,6 +15,7 @@ from beam_jobs.erase import find, rewrite
 from flows.context import Context, is_gone, process_owner
 from flows.datasets import committed_datasets, current_datasets
 from flows.erase_plan import Plan
+from flows.history import delete_indexes
 from lake.errors import StageTakenOver, StorageError
 from lake.layout import DATASETS, dataset_prefix
 from lake.ledger.erasures import Erasure
@@ -136,6 +137,7 @@ def _delete_old(context: Context, model: str, since: datetime) -> None:
     for dataset in committed_datasets(context, model):
         if dataset.dataset_id in replaced:
             bucket.delete_folder(dataset.prefix)
+    delete_indexes(context, model, replaced)
     read = {dataset.prefix for dataset in current_datasets(context, model)}
     gone_before = ledger.erasures.replaced_by(model).keys() - replaced
     for attempt in ledger.stages.attempts():

@@ -22,6 +22,7 @@ from flows.datasets import (
     seen_by,
     with_split,
 )
+from flows.history import indexes_of, reserves_of
 from flows.reports import data_check_artifact, loss_curve_artifact, shown, training_progress
 from lake.errors import CheckFailed, GateRejected, TidemillError
 from lake.layout import dataset_prefix, report_prefix, version_prefix
@@ -45,19 +46,32 @@ def prepare(context: Context, drop: Drop) -> Dataset:
     recipe = context.recipe(drop.model)
     parameters = recipe.prepare.model_dump(mode="json")
     tombstones = context.ledger.erasures.tombstones(drop.model)
-    history = _history_of_drop(context, drop, parameters, tombstones)
+    committed = _committed_before(context, drop, parameters, tombstones)
+    if committed is not None:
+        return committed
+    earlier = history_of(context, drop.model)
+    history, reserves = indexes_of(context, drop.model, earlier), reserves_of(context, drop.model, earlier)
 
     def build(identity: str, prefix: str) -> Dataset:
         from beam_jobs.prepare import prepare as run_job
 
-        return run_job(drop, recipe, context.address, identity, history, prefix=prefix, tombstones=tombstones)
+        return run_job(
+            drop,
+            recipe,
+            context.address,
+            identity,
+            history,
+            prefix=prefix,
+            reserves=reserves,
+            tombstones=tombstones,
+        )
 
     dataset = run_stage(
         context.ledger,
         context.bucket,
         stage="prepare",
         model=drop.model,
-        inputs=_prepare_inputs(drop, [earlier.dataset_id for earlier in history], tombstones),
+        inputs=_prepare_inputs(drop, [each.identity for each in (*history, *reserves)], tombstones),
         parameters=parameters,
         package="beam_jobs",
         folder_of=lambda identity: dataset_prefix(drop.model, identity),
@@ -345,17 +359,19 @@ def _start_of(context: Context, version: Version) -> Checkpoint | None:
     return checkpoint_of(context, version.model, version.parent)
 
 
-def _history_of_drop(context: Context, drop: Drop, parameters: dict[str, Any], tombstones: Tombstones) -> list[Dataset]:
-    """What the drop is deduplicated against: the same as in an earlier attempt that ended after its preparation.
+def _committed_before(
+    context: Context, drop: Drop, parameters: dict[str, Any], tombstones: Tombstones
+) -> Dataset | None:
+    """The drop's dataset, of an earlier attempt that ended after its preparation.
 
     Other drops may have been prepared since, and with them in the history it would become a second dataset.
     """
     for dataset in committed_datasets(context, drop.model):
         if dataset.drop_id == drop.drop_id:
-            inputs = _prepare_inputs(drop, dataset.history_ids, tombstones)
+            inputs = _prepare_inputs(drop, [*dataset.history_ids, *dataset.reused_ids], tombstones)
             if dataset.dataset_id == stage_id("prepare", inputs, parameters, code_version("beam_jobs")):
-                return datasets_by_id(context, drop.model, dataset.history_ids)
-    return history_of(context, drop.model)
+                return dataset
+    return None
 
 
 def _prepare_inputs(drop: Drop, history_ids: Sequence[str], tombstones: Tombstones) -> list[str]:

@@ -47,9 +47,12 @@ class Folder(Store):
         self.name = self.address.name
 
     def list(self, prefix: str) -> Iterator[ObjectRef]:
+        for key in self.keys(prefix):
+            yield self.ref(key)
+
+    def keys(self, prefix: str) -> Iterator[str]:
         with self._explained(prefix):
-            for key in sorted(self._keys(prefix)):
-                yield self.ref(key)
+            yield from sorted(self._walk(prefix))
 
     def ref(self, key: str) -> ObjectRef:
         """One file as a listing shows it. Reads it once, for its etag."""
@@ -110,7 +113,7 @@ class Folder(Store):
     def uri(self, key: str) -> str:
         return f"file://{self.name}/{key}"
 
-    def _keys(self, prefix: str) -> Iterator[str]:
+    def _walk(self, prefix: str) -> Iterator[str]:
         start = self.root / prefix[: prefix.rfind("/") + 1]
         for folder, _, names in os.walk(start):
             relative = Path(folder).relative_to(self.root).as_posix()

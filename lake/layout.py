@@ -6,6 +6,7 @@ from datetime import datetime
 
 RECIPES = "recipes/"
 DATASETS = "datasets/"
+INDEXES = "indexes/"
 INBOX = "inbox/"
 PROBE = "probe/"  # what the start-up probe writes, and removes
 
@@ -20,8 +21,13 @@ def recipe_key(model: str) -> str:
 
 
 def dataset_prefix(model: str, dataset_id: str) -> str:
-    """Holds `shards/<split>-00000.parquet`, `signatures/`, `rejects/`, `metrics/` and `manifest.json`."""
+    """Holds `shards/<split>-*.parquet`, `signatures/`, `shingles/`, `rejects/`, `metrics/` and `manifest.json`."""
     return f"{DATASETS}{model}/{dataset_id}/"
+
+
+def index_prefix(model: str, index_id: str) -> str:
+    """Holds `signatures/` and `shingles/` of several datasets together, and `manifest.json`."""
+    return f"{INDEXES}{model}/{index_id}/"
 
 
 def version_folder(model: str, version: str) -> str:

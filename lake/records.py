@@ -51,7 +51,10 @@ class Dataset(Record):
     """A prepared drop: Parquet shards by split, signatures and rejects under `prefix`.
 
     `rejected` counts dead letters by reason (duplicates are among them: `exact_duplicate`, `near_duplicate`);
-    `n_read == n_kept + sum(rejected.values())`. `n_documents` and `n_characters` are kept documents by split.
+    `n_read == n_kept + sum(rejected.values())`. `n_documents`, `n_characters` and `n_tokens` are of kept documents by
+    split, `domains` kept tokens by domain, `languages` kept documents by language, `redacted` spans by kind. `columns`
+    tells of the input: how many records had a field, by `name:type`. `n_reserved` documents were left out by quotas and
+    wait for a later drop; `reused_ids` are the datasets whose left-out ones took part in this one.
     """
 
     dataset_id: str
@@ -66,6 +69,22 @@ class Dataset(Record):
     redacted: dict[str, int]
     n_documents: dict[str, int]
     n_characters: dict[str, int]
+    n_tokens: dict[str, int] = {}
+    domains: dict[str, int] = {}
+    languages: dict[str, int] = {}
+    columns: dict[str, int] = {}
+    n_reserved: int = 0
+    reused_ids: tuple[str, ...] = ()
+
+
+class SignatureIndex(Record):
+    """The signatures of several datasets, or of several such indexes, in few files. `of` names them in order."""
+
+    index_id: str
+    model: str
+    prefix: str
+    of: tuple[str, ...]
+    n_documents: int
 
 
 class CheckReport(Record):

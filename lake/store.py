@@ -38,6 +38,10 @@ class Store(ABC):
     def list(self, prefix: str) -> Iterator[ObjectRef]:
         """All objects under the prefix, in the order of their keys."""
 
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys alone, in order."""
+        return (ref.key for ref in self.list(prefix))
+
     @abstractmethod
     def exists(self, key: str) -> bool: ...
 
@@ -72,8 +76,8 @@ class Store(ABC):
         """Delete every object under a prefix of our own. Raises ValueError for the user's part of the store."""
         if not prefix.endswith("/") or prefix.startswith(("inbox/", "recipes/", "feedback/")):
             raise ValueError(f"prefix={prefix!r}, expected a folder that Tidemill writes")
-        for ref in list(self.list(prefix)):
-            self.delete(ref.key)
+        for key in list(self.keys(prefix)):
+            self.delete(key)
 
     def put_table(self, key: str, table: pa.Table) -> None:
         """Write a Parquet object (zstd)."""

@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 
-from beam_jobs.part import Part, document_id, read_part, total
-from beam_jobs.write import Drops, write_part
+from beam_jobs.dedup import Duplicate
+from beam_jobs.part import Part, place_id, read_part, total
+from beam_jobs.verify import Identity
+from beam_jobs.write import LeftOut, write_source
 from flows.context import Context
 from lake.bucket import Bucket
 from lake.layout import dataset_prefix, inbox_prefix
@@ -112,7 +115,7 @@ def place(context: Context, name: str, position: str) -> str:
     """Id of the document at a place of a file."""
     ref = context.bucket.find(f"{inbox_prefix(MODEL)}{name}")
     assert ref is not None
-    return document_id(ref, position)
+    return place_id(ref, position)
 
 
 def traces(context: Context, phrase: str) -> list[str]:
@@ -134,11 +137,11 @@ def traces(context: Context, phrase: str) -> list[str]:
 
 
 def _written(bucket: Bucket, drop: Drop, identity: str, prefix: str, copy_of: Mapping[int, str]) -> Dataset:
-    table = read_part(bucket, Part(0, drop.objects), RULES)
-    n = len(copy_of)
-    copies = Drops(list(copy_of), ["exact_duplicate"] * n, list(copy_of.values()), [1.0] * n)
-    counts = write_part(bucket, prefix, "n000000", table, copies, RULES)
-    rejected, documents = total([counts["rejected"]]), counts["documents"]
+    table = pa.concat_tables(read_part(lambda _: bucket, Part(0, drop.objects), RULES))
+    copies = {row: Duplicate("exact_duplicate", 0, Identity(kept, kept), 1.0) for row, kept in copy_of.items()}
+    left_out = LeftOut(copies, np.zeros(0, np.int64))
+    counts = write_source(bucket, prefix, "000000-00000", table, left_out, RULES)
+    rejected, documents = total([counts["rejected"]]), counts.get("documents", {})
     return Dataset(
         dataset_id=identity,
         model=MODEL,
@@ -151,7 +154,7 @@ def _written(bucket: Bucket, drop: Drop, identity: str, prefix: str, copy_of: Ma
         rejected=rejected,
         redacted=counts["redacted"],
         n_documents={split: documents.get(split, 0) for split in SPLITS},
-        n_characters=counts["characters"],
+        n_characters=counts.get("characters", {}),
     )
 
 

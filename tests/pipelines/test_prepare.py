@@ -13,6 +13,7 @@ import pytest
 
 from beam_jobs import part
 from beam_jobs import prepare as job
+from beam_jobs.past import Past
 from beam_jobs.prepare import LOCAL_RUNNER, prepare
 from beam_jobs.simhash import fingerprint, jaccard
 from lake.bucket import Bucket
@@ -47,7 +48,8 @@ def run(
     recipe: Recipe = RECIPE,
     options: Sequence[str] = LOCAL_RUNNER,
 ) -> Dataset:
-    return prepare(drop, recipe, bucket.address, dataset_id, history, options)
+    past = [Past(dataset.dataset_id, bucket.address, dataset.prefix) for dataset in history]
+    return prepare(drop, recipe, bucket.address, dataset_id, past, options)
 
 
 def rows(bucket: Bucket, dataset: Dataset, folder: str, name: str = "") -> list[dict[str, Any]]:
@@ -67,16 +69,25 @@ def require_sums(bucket: Bucket, dataset: Dataset) -> None:
     kept, rejects, metrics = (rows(bucket, dataset, folder) for folder in ("shards", "rejects", "metrics"))
     assert len(kept) == dataset.n_kept
     assert len(rejects) == sum(dataset.rejected.values())
-    ids = [row["id"] for row in kept + rejects]
+    ids = [row["place_id"] for row in kept + rejects]
     assert len(set(ids)) == len(ids) == dataset.n_read
-    assert {row["id"] for row in metrics} == set(ids)
-    assert {row["id"] for row in rows(bucket, dataset, "signatures")} == {row["id"] for row in kept}
+    assert {row["place_id"] for row in metrics} == set(ids)
+    for folder in ("signatures", "shingles"):
+        assert [row["place_id"] for row in rows(bucket, dataset, folder)] == _by_source(kept, bucket, dataset)
     for split in SPLITS:
         of_split = rows(bucket, dataset, "shards", f"{split}-")
         assert len(of_split) == dataset.n_documents[split]
         assert sum(row["n_characters"] for row in of_split) == dataset.n_characters.get(split, 0)
     folders = {ref.key.removeprefix(dataset.prefix).split("/")[0] for ref in bucket.list(dataset.prefix)}
-    assert folders <= {"shards", "signatures", "rejects", "metrics"}, "no work left, and the manifest is the caller's"
+    assert folders <= {"shards", "signatures", "shingles", "rejects", "metrics"}, (
+        "no work left, and the manifest is the caller's"
+    )
+
+
+def _by_source(kept: list[dict[str, Any]], bucket: Bucket, dataset: Dataset) -> list[str]:
+    """The places of what is kept in the order of arrival, as the metrics have it."""
+    places = {row["place_id"] for row in kept}
+    return [row["place_id"] for row in rows(bucket, dataset, "metrics") if row["place_id"] in places]
 
 
 @pytest.fixture
@@ -248,7 +259,8 @@ def test_documents_of_one_id_are_kept_apart(bucket: Bucket) -> None:
     require_sums(bucket, dataset)
     assert dataset.rejected == {"exact_duplicate": 1}
     found = rows(bucket, dataset, "shards") + rows(bucket, dataset, "rejects")
-    assert {row["given_id"] for row in found} == {"same"}
+    assert {row["id"] for row in found} == {"same"}
+    assert {row["duplicate_of"] for row in rows(bucket, dataset, "rejects")} == {"same"}
 
 
 def test_a_run_after_one_that_died_leaves_what_one_run_leaves(

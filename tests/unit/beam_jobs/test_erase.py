@@ -13,9 +13,9 @@ from lake.tombstones import NOTHING_ERASED, Tombstones, chain_to, newest_of, who
 
 def table() -> pa.Table:
     rows = [
-        {"id": "a", "given_id": "one", "text": "x", "exact": 5},
-        {"id": "b", "text": "y", "exact": 2**63 + 7},
-        {"id": "c", "text": None, "reason": "too_short", "detail": "3 characters"},
+        {"place_id": "a", "given_id": "one", "text": "x", "exact": 5},
+        {"place_id": "b", "text": "y", "exact": 2**63 + 7},
+        {"place_id": "c", "text": None, "reason": "too_short", "detail": "3 characters"},
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -47,13 +47,13 @@ def test_a_rewritten_index_is_still_of_its_specification(bucket: Bucket) -> None
         n_documents={"train": 2},
         n_characters={"train": 2},
     )
-    index = table().slice(0, 2).select(["id", "exact", "signature", "shingles"])
+    index = table().slice(0, 2).select(["place_id", "exact", "signature", "keys"])
     bucket.put_table(f"{old.prefix}signatures/n000000.parquet", index)
     bucket.put_table(f"{old.prefix}signatures/n000001.parquet", index.slice(0, 1))
     new = rewrite(bucket, old, "new", "datasets/m/new.2/", {"a"})
     (ref,) = bucket.list(f"{new.prefix}signatures/")
     left = bucket.get_table(ref.key)
-    assert left["id"].to_pylist() == ["b"]
+    assert left["place_id"].to_pylist() == ["b"]
     require_same_index(left, ref.key)
     assert (new.dataset_id, new.prefix, new.drop_id, new.history_ids) == ("new", "datasets/m/new.2/", "d", ("h",))
     assert (new.n_read, new.n_kept, new.n_documents) == (0, 0, {"train": 0, "validation": 0, "test": 0})

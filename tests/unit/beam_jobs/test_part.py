@@ -11,7 +11,18 @@ import pyarrow as pa
 import pytest
 
 from beam_jobs import part
-from beam_jobs.part import SCHEMA, Part, column, parts_of, read_part, require_same_index, survivors, total
+from beam_jobs.part import (
+    SCHEMA,
+    Part,
+    Reserve,
+    column,
+    parts_of,
+    read_part,
+    read_reserve,
+    require_same_index,
+    survivors,
+    total,
+)
 from beam_jobs.simhash import fingerprint
 from lake.bucket import Bucket
 from lake.errors import StorageError, TidemillError
@@ -32,6 +43,11 @@ def dropped(bucket: Bucket, **bodies: bytes) -> tuple[ObjectRef, ...]:
     return tuple(bucket.list("inbox/m/"))
 
 
+def read(bucket: Bucket, made: Part) -> pa.Table:
+    """All chunks of a part as one table."""
+    return pa.concat_tables(read_part(lambda _: bucket, made, RULES))
+
+
 def lines(*records: dict[str, Any]) -> bytes:
     return "\n".join(map(json.dumps, records)).encode()
 
@@ -49,7 +65,7 @@ def test_a_drop_is_cut_by_size_and_count_in_the_order_of_keys(monkeypatch: pytes
 
 def test_every_row_says_where_it_is_from(bucket: Bucket) -> None:
     refs = dropped(bucket, a=lines({"id": "x", "text": document(1)}, {"txt": 1}), b=lines({"text": document(2)}))
-    table = read_part(bucket, Part(0, refs), RULES)
+    table = read(bucket, Part(0, refs))
     assert table.schema.equals(SCHEMA, check_metadata=True)
     assert table.select(["source_uri", "position", "given_id", "reason"]).to_pylist() == [
         {"source_uri": refs[0].uri, "position": "line:1", "given_id": "x", "reason": None},
@@ -62,7 +78,7 @@ def test_every_row_says_where_it_is_from(bucket: Bucket) -> None:
 
 def test_fingerprints_are_those_of_the_texts_kept(bucket: Bucket) -> None:
     refs = dropped(bucket, a=lines({"text": document(1)}, {"text": "short"}, {"text": document(2)}))
-    table = survivors(read_part(bucket, Part(0, refs), RULES))
+    table = survivors(read(bucket, Part(0, refs)))
     for row, number in enumerate((1, 2)):
         expected = fingerprint(document(number))
         assert (column(table, "exact")[row], column(table, "signature")[row]) == (expected.exact, expected.signature)
@@ -71,17 +87,17 @@ def test_fingerprints_are_those_of_the_texts_kept(bucket: Bucket) -> None:
 
 def test_ids_are_unique_whatever_ids_were_given(bucket: Bucket) -> None:
     same = {"id": "same", "text": document(1)}
-    table = read_part(bucket, Part(0, dropped(bucket, a=lines(same, same), b=lines(same))), RULES)
+    table = read(bucket, Part(0, dropped(bucket, a=lines(same, same), b=lines(same))))
     assert table["given_id"].to_pylist() == ["same"] * 3
-    assert len(set(table["id"].to_pylist())) == 3
+    assert len(set(table["place_id"].to_pylist())) == 3
 
 
 def test_ids_stay_when_read_again_and_change_with_the_version(bucket: Bucket) -> None:
     refs = dropped(bucket, a=lines({"text": document(1)}))
-    ids = read_part(bucket, Part(0, refs), RULES)["id"].to_pylist()
-    assert read_part(bucket, Part(7, refs), RULES)["id"].to_pylist() == ids
+    ids = read(bucket, Part(0, refs))["place_id"].to_pylist()
+    assert read(bucket, Part(7, refs))["place_id"].to_pylist() == ids
     refs = dropped(bucket, a=lines({"text": document(1)}, {"text": document(2)}))
-    assert read_part(bucket, Part(0, refs), RULES)["id"].to_pylist()[0] != ids[0]
+    assert read(bucket, Part(0, refs))["place_id"].to_pylist()[0] != ids[0]
 
 
 @pytest.mark.parametrize("batch_rows", [1, 3, 1_000])
@@ -89,9 +105,40 @@ def test_rows_do_not_depend_on_how_many_are_held_at_once(
     bucket: Bucket, batch_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refs = dropped(bucket, a=lines(*({"text": document(n)} for n in range(6))))
-    expected = read_part(bucket, Part(0, refs), RULES)
+    expected = read(bucket, Part(0, refs))
     monkeypatch.setattr(part, "BATCH_ROWS", batch_rows)
-    assert read_part(bucket, Part(0, refs), RULES).combine_chunks().equals(expected.combine_chunks())
+    assert read(bucket, Part(0, refs)).combine_chunks().equals(expected.combine_chunks())
+
+
+def test_a_part_comes_in_chunks_of_bounded_size(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = dropped(bucket, a=lines(*({"text": document(n)} for n in range(20))))
+    whole = read(bucket, Part(0, refs))
+    for name, limit in (("CHUNK_ROWS", 6), ("CHUNK_CHARACTERS", 6 * len(document(0)))):
+        with monkeypatch.context() as patch:
+            patch.setattr(part, "BATCH_ROWS", 2)
+            patch.setattr(part, name, limit)
+            chunks = list(read_part(lambda _: bucket, Part(0, refs), RULES))
+        assert len(chunks) >= 3
+        assert max(map(len, chunks)) <= 8
+        assert pa.concat_tables(chunks).combine_chunks().equals(whole.combine_chunks())
+
+
+def test_what_was_left_out_before_comes_first(bucket: Bucket) -> None:
+    cut = parts_of([ref("a")], [Reserve(0, "x"), Reserve(1, "y")])
+    assert [(made.number, made.reserve, len(made.objects)) for made in cut] == [
+        (0, Reserve(0, "x"), 0),
+        (1, Reserve(1, "y"), 0),
+        (2, None, 1),
+    ]
+
+
+def test_a_reserve_is_read_as_it_was_left(bucket: Bucket) -> None:
+    table = read(bucket, Part(0, dropped(bucket, a=lines({"text": document(1)}, {"text": document(2)}))))
+    bucket.put_table("reserve.parquet", table)
+    assert read_reserve(bucket, "reserve.parquet").equals(table)
+    bucket.put_table("reserve.parquet", table.replace_schema_metadata({}))
+    with pytest.raises(TidemillError, match="prepare the model's data again"):
+        read_reserve(bucket, "reserve.parquet")
 
 
 def test_an_object_that_is_another_now_is_a_dead_letter(bucket: Bucket) -> None:
@@ -100,7 +147,7 @@ def test_an_object_that_is_another_now_is_a_dead_letter(bucket: Bucket) -> None:
     )
     bucket.put("inbox/m/a.jsonl", lines({"text": document(4)}))
     bucket.client.delete_object(Bucket=bucket.name, Key="inbox/m/b.jsonl")
-    table = read_part(bucket, Part(0, refs), RULES)
+    table = read(bucket, Part(0, refs))
     assert table["reason"].to_pylist() == ["source_changed", "source_changed", None]
     assert table["position"].to_pylist() == ["object", "object", "line:1"]
     assert "picked up as a new object" in table["detail"][0].as_py()
@@ -113,25 +160,25 @@ def test_an_object_that_may_not_be_read_is_a_dead_letter(bucket: Bucket, monkeyp
         raise StorageError("s3://b/k", expected="an answer", got="AccessDenied Access Denied", remedy="rights")
 
     monkeypatch.setattr(bucket, "open_version", refuse)
-    assert read_part(bucket, Part(0, refs), RULES)["reason"].to_pylist() == ["access_denied"]
+    assert read(bucket, Part(0, refs))["reason"].to_pylist() == ["access_denied"]
 
 
 def test_a_store_that_is_away_fails_the_part(bucket: Bucket) -> None:
     refs = dropped(bucket, a=lines({"text": document(1)}))
     away = Bucket(bucket.address.model_copy(update={"endpoint_url": "http://127.0.0.1:9"}))
     with pytest.raises(StorageError, match="is up"):
-        read_part(away, Part(0, refs), RULES)
+        read_part(away, Part(0, refs))
 
 
 def test_an_empty_part_has_the_schema(bucket: Bucket) -> None:
-    assert read_part(bucket, Part(0, ()), RULES).schema.equals(SCHEMA)
+    assert read(bucket, Part(0, ())).schema.equals(SCHEMA)
 
 
 def test_an_index_of_another_specification_is_refused(bucket: Bucket) -> None:
     bucket.put_table("x.parquet", pa.table({"id": ["a"]}, schema=pa.schema([("id", pa.string())])))
     with pytest.raises(TidemillError, match="got none; prepare the model's data again"):
         require_same_index(bucket.get_table("x.parquet"), "s3://b/x.parquet")
-    bucket.put_table("y.parquet", SCHEMA.empty_table().select(["id", "signature"]))
+    bucket.put_table("y.parquet", SCHEMA.empty_table().select(["place_id", "signature"]))
     require_same_index(bucket.get_table("y.parquet"), "s3://b/y.parquet")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def test_a_folder_goes_with_everything_in_it(folder: Folder) -> None:
     folder.put("work/deep/er/x", b"1")
     folder.put("works", b"1")
     folder.delete_folder("work/")
-    assert sorted(os.listdir(folder.root)) == ["works"]
+    assert [path.name for path in folder.root.iterdir()] == ["works"]
     for prefix in ("inbox/m/", "works"):
         with pytest.raises(ValueError, match="expected a folder that Tidemill writes"):
             folder.delete_folder(prefix)
@@ -97,4 +96,4 @@ def test_a_half_written_file_is_never_seen(folder: Folder, monkeypatch: pytest.M
     monkeypatch.setattr(Path, "replace", seen)
     with pytest.raises(StorageError, match="No space left"):
         folder.put("x", b"new")
-    assert os.listdir(folder.root) == ["x"]
+    assert [path.name for path in folder.root.iterdir()] == ["x"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import ftfy
 
-from beam_jobs.extract import Extracted
+from beam_jobs.formats import Extracted
 from beam_jobs.simhash import Fingerprint, fingerprint
 from lake.recipe import PrepareRules
 from lake.redact import count_leaks, redact

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from beam_jobs.clean import Cleaned, clean
-from beam_jobs.extract import Extracted, extract
+from beam_jobs.formats import Extracted, extract
 from beam_jobs.neighbours import SKETCH, sketch
 from beam_jobs.simhash import SPECIFICATION, Fingerprint
 from lake.errors import SourceChanged, StorageError, TidemillError

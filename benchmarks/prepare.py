@@ -127,7 +127,7 @@ def _job(bucket: Bucket) -> int:
 def _loop(bucket: Bucket) -> int:
     """Everything in memory, one document after the other, each compared with all before it."""
     from beam_jobs.clean import clean
-    from beam_jobs.extract import extract
+    from beam_jobs.formats import extract
     from beam_jobs.part import SCHEMA, batch_of, document_id
     from beam_jobs.simhash import jaccard
     from beam_jobs.write import Drops, write_part

@@ -7,7 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from beam_jobs.extract import Extracted, extract
+from beam_jobs.formats import Extracted, extract
 from lake.recipe import PrepareRules
 
 RULES = PrepareRules()

@@ -18,7 +18,7 @@ from beam_jobs.clean import (
     repeated_lines,
     repeated_runs,
 )
-from beam_jobs.extract import Extracted
+from beam_jobs.formats import Extracted
 from beam_jobs.simhash import fingerprint
 from lake.recipe import PrepareRules
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.paragraphs import parts_of_text
+from beam_jobs.formats.paragraphs import parts_of_text
 
 
 @given(st.text(alphabet="ab \n", max_size=400), st.integers(1, 60))

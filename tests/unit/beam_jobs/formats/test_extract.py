@@ -7,7 +7,7 @@ import gzip
 import pyarrow as pa
 import pytest
 
-from beam_jobs.extract import Extracted
+from beam_jobs.formats import Extracted
 from lake.recipe import PrepareRules
 from tests.extraction import GOOD, SENTENCE, documents, letters, page, parquet, texts
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_jobs.extract import extract
-from beam_jobs.inflate import Readable
+from beam_jobs.formats import extract
+from beam_jobs.formats.content import Readable
 from lake.errors import StorageError
 from lake.recipe import PrepareRules
 from tests.extraction import GOOD, RULES, documents, letters, page, parquet, texts
@@ -74,7 +74,7 @@ def test_an_object_without_a_document(content: bytes) -> None:
     assert letters(documents("a.jsonl", content)) == [("object", "no_text")]
 
 
-@pytest.mark.parametrize("key", ["a.exe", "a.docx", "no-extension", "folder.jsonl/name", "a.jsonl.zip"])
+@pytest.mark.parametrize("key", ["a.exe", "a.docx", "a.pdf", "a.parquet", "folder.jsonl/name.bin", "a.jsonl.zip"])
 def test_an_unknown_extension(key: str) -> None:
     assert letters(documents(key, b"anything")) == [("object", "unsupported_format")]
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from flows import cli_erase
+from flows.cli_data import data_commands
 from flows.cli_ledger import ledger_commands
 from flows.cli_models import ModelArgument, models_commands, rollout_commands
 from lake.errors import TidemillError
@@ -30,6 +31,7 @@ commands = typer.Typer(
     "**tidemill drop** FILES --model NAME, **tidemill ask** NAME QUESTION. "
     "State lives in the folder TIDEMILL_HOME (.tidemill); every setting is a TIDEMILL_* variable.",
 )
+commands.add_typer(data_commands, name="data")
 commands.add_typer(ledger_commands, name="ledger")
 commands.add_typer(models_commands, name="models")
 commands.add_typer(rollout_commands, name="rollout")

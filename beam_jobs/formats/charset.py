@@ -12,6 +12,7 @@ from itertools import chain
 
 from charset_normalizer import from_bytes
 
+from beam_jobs.formats.detect import SAMPLE_BYTES, detected_charset
 from beam_jobs.formats.extracted import Unreadable
 
 BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32-LE begins with that of UTF-16-LE
@@ -22,7 +23,6 @@ BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32-LE begins with tha
     codecs.BOM_UTF8: "utf-8-sig",
 }
 _META = re.compile(rb"charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
-_SAMPLE_BYTES = 20_000
 
 
 def decoded(chunks: Iterable[bytes], declared: str | None, *, detect: bool) -> Iterator[str]:
@@ -67,7 +67,7 @@ def decoded_whole(content: bytes, declared: str | None, *, detect: bool) -> str:
     except UnicodeDecodeError as error:
         if marked is None and declared and (text := _as_declared(content, declared)) is not None:
             return text
-        if marked is None and detect and (encoding := detected(content)):
+        if marked is None and detect and (encoding := detected_charset(content)):
             return content.decode(encoding)
         raise _bad_encoding(content, error, 0) from None
 
@@ -76,12 +76,6 @@ def meta_charset(page: bytes) -> str | None:
     """What the beginning of an HTML page declares."""
     found = _META.search(page[:4096])
     return found.group(1).decode("ascii", "replace") if found else None
-
-
-def detected(sample: bytes) -> str | None:
-    """The encoding when there is little doubt about it."""
-    best = from_bytes(sample[:_SAMPLE_BYTES]).best()
-    return best.encoding if best else None
 
 
 def transcoded(chunks: Iterable[bytes], head: bytes) -> Iterator[bytes]:
@@ -94,7 +88,7 @@ def transcoded(chunks: Iterable[bytes], head: bytes) -> Iterator[bytes]:
 
 def encoding_hint(content: bytes, start: int) -> str:
     """What the bytes look like, so that the sender can convert them."""
-    guess = from_bytes(content[:_SAMPLE_BYTES]).best()
+    guess = from_bytes(content[:SAMPLE_BYTES]).best()
     return f"not UTF-8 at byte {start}" + (f"; looks like {guess.encoding}" if guess else "")
 
 
@@ -106,11 +100,11 @@ def _in_another(
     rest: bytes, stream: Iterator[bytes], declared: str | None, detect: bool, error: UnicodeDecodeError, start: int
 ) -> Iterator[str]:
     """Go on in the encoding that is declared, or seen in the first bytes that are not ASCII and what follows them."""
-    while len(rest) < error.start + _SAMPLE_BYTES and (more := next(stream, b"")):
+    while len(rest) < error.start + SAMPLE_BYTES and (more := next(stream, b"")):
         rest += more
     encoding = _codec(declared) if declared else None
     if encoding is None and detect:
-        encoding = detected(rest[max(0, error.start - 1_000) :])
+        encoding = detected_charset(rest[max(0, error.start - 1_000) :])
     if encoding is None:
         raise _bad_encoding(rest, error, start)
     decoder, n_bytes = codecs.getincrementaldecoder(encoding)(), start

@@ -46,7 +46,7 @@ class Formats(Section):
         default=None, description="XML element that is one record; its attributes and children are the columns"
     )
     detect_charset: bool = Field(
-        default=False, description="read text in an encoding that nobody named when there is little doubt about it"
+        default=True, description="read text in an encoding that nobody named when there is little doubt about it"
     )
     max_entries: int = Field(default=10_000, ge=1, description="files in one archive")
     max_ratio: float = Field(default=200, ge=1, description="unpacked size of an archive's file over its packed size")

@@ -4,7 +4,7 @@ Blocks of a 64-bit signature (Manku, Jain & Das Sarma 2007) find what differs in
 similarity 0.8 differ in up to 16, where blocks are too short to be of use. What brings documents together here is the
 bottom sketch of their 5-word shingles (Broder 1997): the SKETCH smallest hashes. The smallest hash of two documents'
 union is common to both with probability J, their Jaccard similarity, and so is each after it: with s of them, a pair is
-missed with probability (1 - J)^s, 6e-5 at J = 0.8. The signatures then part what merely shares a phrase, at the price
+missed with probability (1 - J)^s, 3e-4 at J = 0.8. The signatures then part what merely shares a phrase, at the price
 of one population count, before anything is compared in full.
 """
 
@@ -19,7 +19,7 @@ from beam_jobs.numbers import FIRST_FRESH, Numbers
 from beam_jobs.simhash import Hashes, Shingles
 
 Pairs: TypeAlias = NDArray[np.int64]
-SKETCH = 6
+SKETCH = 5
 
 # What keeps a template that a million documents were made from, or one document sent a million times, from costing a
 # million squared. Each limit is far above what unrelated documents reach.

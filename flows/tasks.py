@@ -54,6 +54,7 @@ def prepare(context: Context, drop: Drop) -> Dataset:
 
     def build(identity: str, prefix: str) -> Dataset:
         from beam_jobs.prepare import prepare as run_job
+        from beam_jobs.runners import runner_options
 
         return run_job(
             drop,
@@ -61,6 +62,7 @@ def prepare(context: Context, drop: Drop) -> Dataset:
             context.address,
             identity,
             history,
+            runner_options(recipe.runner, context.address),
             prefix=prefix,
             reserves=reserves,
             tombstones=tombstones,

@@ -17,6 +17,7 @@ from lake.layout import manifest_key
 from lake.ledger import Ledger
 from lake.ledger.stages import StageAttempt
 from lake.records import Record
+from lake.store import Store
 
 R = TypeVar("R", bound=Record)
 
@@ -99,19 +100,18 @@ def run_stage(
         started = time.monotonic()
         bucket.delete_folder(attempt.prefix)  # what an installation that lost its ledger has left
         record = build(identity, attempt.prefix)
-        manifest = Manifest(
+        manifest = write_manifest(
+            bucket,
+            attempt.prefix,
             stage_id=identity,
             stage=stage,
             model=model,
-            inputs=tuple(inputs),
-            parameters=dict(parameters),
-            code_version=code,
-            outputs=_outputs(bucket, attempt.prefix),
-            record=record.model_dump(mode="json"),
-            committed_at=datetime.now(UTC),
-            duration_s=round(time.monotonic() - started, 3),
+            inputs=inputs,
+            parameters=parameters,
+            code=code,
+            record=record,
+            duration_s=time.monotonic() - started,
         )
-        bucket.put(manifest_key(attempt.prefix), manifest.model_dump_json(indent=1).encode(), "application/json")
     else:
         attempt, manifest = finished
     ledger.stages.commit(
@@ -130,6 +130,46 @@ def run_stage(
             remedy="nothing to do: that process goes on with it",
         )
     return record_type.model_validate(counts)
+
+
+def write_manifest(
+    store: Store,
+    prefix: str,
+    *,
+    stage_id: str,
+    stage: str,
+    model: str,
+    inputs: Sequence[str],
+    parameters: Mapping[str, Any],
+    code: str,
+    record: Record,
+    duration_s: float,
+) -> Manifest:
+    """Commit what lies below `prefix`: its manifest, with every file's size and sha256, is the last thing written."""
+    manifest = Manifest(
+        stage_id=stage_id,
+        stage=stage,
+        model=model,
+        inputs=tuple(inputs),
+        parameters=dict(parameters),
+        code_version=code,
+        outputs=_outputs(store, prefix),
+        record=record.model_dump(mode="json"),
+        committed_at=datetime.now(UTC),
+        duration_s=round(duration_s, 3),
+    )
+    store.put(manifest_key(prefix), manifest.model_dump_json(indent=1).encode(), "application/json")
+    return manifest
+
+
+def read_manifest(store: Store, prefix: str) -> Manifest | None:
+    """The manifest below a prefix; None when there is none, or none that can be read."""
+    if not store.exists(manifest_key(prefix)):
+        return None
+    try:
+        return Manifest.model_validate_json(store.get(manifest_key(prefix)))
+    except ValueError:
+        return None
 
 
 def sweep(ledger: Ledger, bucket: Bucket, abandoned_after: timedelta = timedelta(days=1)) -> int:
@@ -157,27 +197,16 @@ def sweep(ledger: Ledger, bucket: Bucket, abandoned_after: timedelta = timedelta
 def _finished(ledger: Ledger, bucket: Bucket, identity: str) -> tuple[StageAttempt, Manifest] | None:
     """An attempt that has written its manifest and died before it told the ledger."""
     for attempt in ledger.stages.attempts(identity, state="open"):
-        manifest = _read_manifest(bucket, attempt.prefix, identity)
-        if manifest is not None:
+        manifest = read_manifest(bucket, attempt.prefix)
+        if manifest is not None and manifest.stage_id == identity:
             return attempt, manifest
     return None
 
 
-def _outputs(bucket: Bucket, prefix: str) -> tuple[OutputFile, ...]:
-    keys = [ref.key for ref in bucket.list(prefix) if ref.key != manifest_key(prefix)]
+def _outputs(store: Store, prefix: str) -> tuple[OutputFile, ...]:
+    keys = [key for key in store.keys(prefix) if key != manifest_key(prefix)]
     return tuple(
         OutputFile(key=key, size_bytes=size_bytes, sha256=sha256)
         for key in keys
-        for size_bytes, sha256 in (bucket.digest(key),)
+        for size_bytes, sha256 in (store.digest(key),)
     )
-
-
-def _read_manifest(bucket: Bucket, prefix: str, identity: str) -> Manifest | None:
-    """The manifest of this very stage; None when there is none, or none that can be read."""
-    if not bucket.exists(manifest_key(prefix)):
-        return None
-    try:
-        manifest = Manifest.model_validate_json(bucket.get(manifest_key(prefix)))
-    except ValueError:
-        return None
-    return manifest if manifest.stage_id == identity else None

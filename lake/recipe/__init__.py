@@ -11,6 +11,7 @@ from lake.recipe.privacy import Privacy
 from lake.recipe.quality import Quality
 from lake.recipe.recipe import Recipe
 from lake.recipe.rollout import Rollout, RolloutStep
+from lake.recipe.runner import Runner
 from lake.recipe.section import Section, Share
 from lake.recipe.training import Export, Gate, Training
 
@@ -29,6 +30,7 @@ __all__ = [
     "Recipe",
     "Rollout",
     "RolloutStep",
+    "Runner",
     "Section",
     "Share",
     "Training",

@@ -22,7 +22,7 @@ def _weights(found: Any) -> Any:
         return dict.fromkeys((str(keyword) for keyword in found), 1.0)
     if not isinstance(found, Mapping):
         raise ValueError("a list of keywords, or a mapping from keyword to weight")
-    return found
+    return {str(keyword): weight for keyword, weight in found.items()}  # 1984 is a number in YAML
 
 
 class Domain(Section):

@@ -23,7 +23,7 @@ class PrepareRules(Section):
     max_characters: int = Field(default=20_000, ge=1, description="longer documents are split at paragraphs")
     max_repetition: Share = Field(default=0.5, description="share of characters in repeated lines or 5-word sequences")
     min_letters: Share = Field(default=0.5, description="share of letters among visible characters")
-    max_hamming: int = Field(default=20, ge=0, le=32, description="SimHash bits that candidates may differ in")
+    max_hamming: int = Field(default=18, ge=0, le=32, description="SimHash bits that candidates may differ in")
     min_jaccard: Share = Field(default=0.8, description="of 5-word shingles; candidates below it are kept")
     formats: Formats = Formats()
     quality: Quality = Quality()

@@ -10,6 +10,7 @@ from lake.recipe.check import CheckRules
 from lake.recipe.monitoring import Erasure, Monitoring
 from lake.recipe.prepare import PrepareRules
 from lake.recipe.rollout import Rollout
+from lake.recipe.runner import Runner
 from lake.recipe.section import Section
 from lake.recipe.training import Export, Gate, Training
 
@@ -25,6 +26,7 @@ class Recipe(Section):
         description="a shipped model, or file:/path of a safetensors model directory",
     )
     prepare: PrepareRules = PrepareRules()
+    runner: Runner = Runner()
     check: CheckRules = CheckRules()
     training: Training = Training()
     gate: Gate = Gate()

@@ -80,7 +80,7 @@ def test_the_sketch_is_the_smallest_shingles() -> None:
 
 
 def test_nearly_all_that_are_alike_become_candidates() -> None:
-    """Edited copies of Jaccard 0.8 and more: missed by the sketch once in 15,000, by their signatures in 2,000."""
+    """Edited copies of Jaccard 0.8 and more: missed by the sketch once in 3,000, by their signatures as seldom."""
     prints = [
         fingerprint(text)
         for n in range(400)
@@ -96,7 +96,7 @@ def test_nearly_all_that_are_alike_become_candidates() -> None:
     rows = [
         (key, new(place), each.signature) for place, each in enumerate(prints) for key in sketch(each.shingles).tolist()
     ]
-    pairs = {(a - FIRST_FRESH, b - FIRST_FRESH) for a, b in found(rows, 20)}
+    pairs = {(a - FIRST_FRESH, b - FIRST_FRESH) for a, b in found(rows, 18)}
     assert len(alike - pairs) <= 1
 
 

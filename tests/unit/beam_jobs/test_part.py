@@ -167,7 +167,7 @@ def test_a_store_that_is_away_fails_the_part(bucket: Bucket) -> None:
     refs = dropped(bucket, a=lines({"text": document(1)}))
     away = Bucket(bucket.address.model_copy(update={"endpoint_url": "http://127.0.0.1:9"}))
     with pytest.raises(StorageError, match="is up"):
-        read_part(away, Part(0, refs))
+        read(away, Part(0, refs))
 
 
 def test_an_empty_part_has_the_schema(bucket: Bucket) -> None:

@@ -93,23 +93,26 @@ def document_frequencies(terms: Terms) -> DocumentFrequencies:
     return DocumentFrequencies(counts.astype(np.int64), terms.n_documents)
 
 
-def values(terms: Terms, frequencies: DocumentFrequencies) -> NDArray[np.float64]:
+def values(terms: Terms, history: DocumentFrequencies, drop: DocumentFrequencies) -> NDArray[np.float64]:
     """The distinctiveness of each document, in nats: float64 `[n_documents]`, 0 for documents without terms.
 
-    `frequencies` are those of the history and of these documents' drop together: N documents, df of which have a term.
     The value is the sum of tf · idf over a document's terms, divided by the sum of tf, where
 
-        idf = ln((1 + N) / (1 + df)) · max(0, 1 - (1 + noise) / df)
+        idf = ln((1 + N) / (1 + df)) · max(0, 1 - (1 + noise) / confirmations)
 
-    The logarithm is the smoothed inverse document frequency, and the sums the length-normalised TF-IDF weight of Salton
-    and Buckley (1988) and Manning, Raghavan and Schütze (2008, chapter 6). tf is linear up to MAX_TERM_SHARE of the
-    document: with 1 + ln tf, chapters of eight pages are worth 0.6 nats more than their pages, as much as a new subject.
-    The other factor is 0 for a term that nothing but this document has: strings at random are the rarest of all, and
-    say nothing (Luhn 1958 cuts off the rarest words for the same reason). It grows as more documents confirm the term.
+    N and df are of the history (of the drop itself, where there is no history yet). The logarithm is the smoothed
+    inverse document frequency, and the sums the length-normalised TF-IDF weight of Salton and Buckley (1988) and Manning,
+    Raghavan and Schütze (2008, chapter 6). tf is linear up to MAX_TERM_SHARE of the document: with 1 + ln tf, eight pages
+    together are worth 0.6 nats more than each of them, as much as a new subject.
+
+    The other factor is 0 for a term that none but this document has, and grows with the documents of history and drop
+    that confirm it: strings at random are the rarest of all, and say nothing (Luhn 1958 cuts off the rarest words, too).
     """
-    df = np.maximum(frequencies.of(terms.hashes), 1)  # at least the document's own, should it not have been counted
-    confirmed = (1 - (1 + frequencies.noise) / df).clip(min=0)
-    idf = np.log((1 + max(frequencies.n_documents, 1)) / (1 + df)).clip(min=0) * confirmed
+    reference = history if history.n_documents else drop
+    both = history + drop
+    confirmations = np.maximum(both.of(terms.hashes), 1)  # the document itself, should it not have been counted
+    confirmed = (1 - (1 + both.noise) / confirmations).clip(min=0)
+    idf = np.log((1 + reference.n_documents) / (1 + reference.of(terms.hashes))).clip(min=0) * confirmed
     n_words = terms.sums(terms.counts.astype(np.float64))
     most = np.maximum(1.0, MAX_TERM_SHARE * n_words)[terms.documents]
     tf = np.minimum(terms.counts, most)

@@ -167,16 +167,19 @@ class _Drop:
         return cuts
 
     def _grown(self, cuts: Counts) -> Counts:
-        """More documents, one at a time to the group that lacks most, while a few steps lead to what is within bounds."""
+        """More documents, one at a time, of the group that lacks most and may have more. Where none may, a few steps
+        ahead are tried: the documents of two groups may fit where that of one does not."""
         grown, ahead = cuts, cuts
         steps = patience = _LOOKAHEAD * len(cuts)
         while steps > 0:
             sums = self.sums(ahead)
             lacks = self.plan.quotas * sums[~self.plan.short].sum() - sums
-            can_grow = ~self.plan.short & (ahead < [len(end) - 1 for end in self.ends])
-            if not can_grow.any():
+            can_grow = np.flatnonzero(~self.plan.short & (ahead < [len(end) - 1 for end in self.ends]))
+            if not len(can_grow):
                 return grown
-            ahead = ahead + _one(int(np.argmax(np.where(can_grow, lacks, -np.inf))), len(cuts))
+            by_lack = can_grow[np.argsort(-lacks[can_grow], kind="stable")]
+            choices = [ahead + _one(int(group), len(cuts)) for group in by_lack]
+            ahead = next((choice for choice in choices if self._error(choice) <= self.mix.tolerance), choices[0])
             steps -= 1
             if self._error(ahead) <= self.mix.tolerance:
                 grown, steps = ahead, patience
@@ -210,9 +213,9 @@ class _Drop:
         short = [names[other] for other in np.flatnonzero(self.plan.short & (self.quotas > 0))]
         if not self.available.any():
             return "the drop has no tokens"
+        if not self.available[group]:
+            return "the drop has none of it"
         if names[group] in short:
-            if not self.available[group]:
-                return "the drop has none of it"
             return f"all {int(self.available[group])} tokens of it are kept, too few for its share"
         if short and share > self.quotas[group]:
             return f"makes up for {', '.join(short)}"
@@ -220,4 +223,4 @@ class _Drop:
 
 
 def _one(group: int, n_groups: int) -> Counts:
-    return (np.arange(n_groups) == group).astype(np.int64)
+    return np.asarray(np.arange(n_groups) == group, np.int64)

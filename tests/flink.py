@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -29,7 +29,7 @@ from beam_jobs.runners import job_server_jar
 from lake.errors import TidemillError
 from tests.ports import free_ports
 
-VERSION = "1.20"
+VERSION: Final = "1.20"
 PINS = Path(__file__).parent / "flink_cluster"
 READY_WITHIN_S = 90.0  # 10 s on a quiet machine
 FETCHED_WITHIN_S = 240.0
@@ -70,7 +70,7 @@ class FlinkCluster:
     folder: Path
     jars: Path
     job_manager: subprocess.Popen[bytes] | None = None
-    task_managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    task_managers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # by the id that the REST API shows
 
     def get(self, path: str) -> Any:
         """What the REST API answers."""
@@ -78,12 +78,13 @@ class FlinkCluster:
         answer.raise_for_status()
         return answer.json()
 
-    def start_task_manager(self) -> subprocess.Popen[bytes]:
-        """One more TaskManager of one slot, in a process of its own."""
-        options = [argument for name, value in _POOLS.items() for argument in ("-D", f"{name}={value}")]
-        started = self._start(f"task-manager-{len(self.task_managers)}", _TASK_MANAGER, *options)
-        self.task_managers.append(started)
-        return started
+    def start_task_manager(self) -> str:
+        """One more TaskManager of one slot, in a process of its own. Gives its id."""
+        name = f"task-manager-{len(self.task_managers)}"
+        given = {**_POOLS, "taskmanager.resource-id": name}
+        options = [argument for option, value in given.items() for argument in ("-D", f"{option}={value}")]
+        self.task_managers[name] = self._start(name, _TASK_MANAGER, *options)
+        return name
 
     def start_job_manager(self) -> None:
         self.job_manager = self._start("job-manager", _JOB_MANAGER)
@@ -103,7 +104,7 @@ class FlinkCluster:
         raise RuntimeError(f"{n} slots expected within {within_s:g} s, got {found}:\n{logs}")
 
     def stop(self) -> None:
-        started = [*self.task_managers, *([self.job_manager] if self.job_manager else [])]
+        started = [*self.task_managers.values(), *([self.job_manager] if self.job_manager else [])]
         for process in started:
             process.terminate()
         for process in started:

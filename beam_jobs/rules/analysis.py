@@ -32,5 +32,7 @@ class Analysis:
 
 def repeated(pieces: list[str]) -> tuple[int, int]:
     """`(pieces, characters)` of the pieces that have stood in the list before."""
-    several = [(piece, n - 1) for piece, n in Counter(pieces).items() if n > 1] if len(set(pieces)) < len(pieces) else []
+    several = (
+        [(piece, n - 1) for piece, n in Counter(pieces).items() if n > 1] if len(set(pieces)) < len(pieces) else []
+    )
     return sum(n for _, n in several), sum(len(piece) * n for piece, n in several)

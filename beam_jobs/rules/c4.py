@@ -31,19 +31,12 @@ def apply(text: str, rules: C4) -> Page:
     """Remove the lines that C4 removes, and judge the page."""
     kept: list[str] = []
     n_lines = n_sentences = 0
-    for line in text.split("\n"):
-        if not line or line.isspace():
+    for raw in text.split("\n"):
+        if not raw or raw.isspace():
             continue
         n_lines += 1
-        words = line.split()
-        if max(map(len, words)) > rules.max_word_length:
-            continue
-        line = line.strip()
-        if rules.remove_citations and "[" in line:
-            line = _CITATION.sub("", line)
-        if rules.filter_no_terminal_punct and (not line.endswith(_END_MARKS) or line.endswith("...")):
-            continue
-        if len(words) < rules.min_words_per_line:
+        line = _CITATION.sub("", raw.strip()) if rules.remove_citations else raw.strip()
+        if not _is_prose(line, raw.split(), rules):
             continue
         lowered = line.lower()
         if rules.filter_lorem_ipsum and "lorem ipsum" in lowered:
@@ -61,6 +54,13 @@ def apply(text: str, rules: C4) -> Page:
     if n_sentences < rules.min_num_sentences:
         return Page(left, measures, "c4_too_few_sentences", f"{n_sentences}, at least {rules.min_num_sentences}")
     return Page(left, measures)
+
+
+def _is_prose(line: str, words: list[str], rules: C4) -> bool:
+    """Whether the line ends as a sentence does and has words enough; `words` are counted before citations go."""
+    if len(words) < rules.min_words_per_line or max(map(len, words)) > rules.max_word_length:
+        return False
+    return not rules.filter_no_terminal_punct or (line.endswith(_END_MARKS) and not line.endswith("..."))
 
 
 def n_sentences_of(line: str) -> int:

@@ -60,11 +60,12 @@ def bounds(rules: GopherRepetition) -> tuple[Bound, ...]:
             at_most=rules.dup_para_char_frac,
         ),
         Bound("gopher_duplicate_lines", "duplicate_line_share", at_most=rules.dup_line_frac),
-        Bound(
-            "gopher_duplicate_line_characters", "duplicate_line_character_share", at_most=rules.dup_line_char_frac
-        ),
+        Bound("gopher_duplicate_line_characters", "duplicate_line_character_share", at_most=rules.dup_line_char_frac),
         *(Bound(f"gopher_top_{n}_gram", f"top_{n}_gram_share", at_most=most) for n, most in rules.top_n_grams),
-        *(Bound(f"gopher_duplicate_{n}_grams", f"duplicate_{n}_gram_share", at_most=most) for n, most in rules.dup_n_grams),
+        *(
+            Bound(f"gopher_duplicate_{n}_grams", f"duplicate_{n}_gram_share", at_most=most)
+            for n, most in rules.dup_n_grams
+        ),
     )
 
 
@@ -96,10 +97,7 @@ def _top(numbers: Numbers, starts: Lengths, n: int) -> int:
     run_starts = np.concatenate(([0], changes))
     run_lengths = np.diff(np.concatenate((run_starts, [len(ordered)])))
     most = int(run_lengths.max())
-    if most == 1:
-        first = 0
-    else:
-        first = int(np.isin(grams, ordered[run_starts[run_lengths == most]]).argmax())
+    first = int(np.isin(grams, ordered[run_starts[run_lengths == most]]).argmax()) if most > 1 else 0
     return (int(starts[first + n] - starts[first]) + n - 1) * most
 
 

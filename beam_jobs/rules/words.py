@@ -14,7 +14,9 @@ from typing import NamedTuple
 from unicodedata import category
 
 _PUNCTUATION = r"…,:;!?¿؟¡()\[\]{}<>_#*&。？！，、；：～·।،۔؛٪'\"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉"
-_UNIT = "km²|km³|km|m²|m³|dm|cm|mm|nm|µm|ha|yd|in|ft|kg|mg|µg|lb|oz|m/s|km/h|kmh|mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB"
+_UNIT = (
+    "km²|km³|km|m²|m³|dm|cm|mm|nm|µm|ha|yd|in|ft|kg|mg|µg|lb|oz|m/s|km/h|kmh|mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB"
+)
 _OPENING = re.compile(rf"\.{{2,}}|[{_PUNCTUATION}§%=—–$£€¥]|\+(?![0-9])")
 _CLOSING = re.compile(
     rf"(?:\.{{2,}}|['’][sS]|[{_PUNCTUATION}—–]|(?<=[0-9])(?:[+$£€¥%mgtTGMK]|{_UNIT})"
@@ -26,7 +28,28 @@ _INFIX = re.compile(
 )
 _CLITIC = re.compile(r"(?i)([^\W\d_]+?)(n['’]t|['’](?:ll|re|ve|d|m|s|em))")
 _WHOLE = re.compile(r"(?:https?|ftp)://\S+|www\.\S+|(?:[A-Za-z]\.){2,}|[\w.+-]+@[\w-]+\.[\w.-]+")
-_ABBREVIATIONS = frozenset(["e.g.", "i.e.", "etc.", "vs.", "Mr.", "Mrs.", "Ms.", "Dr.", "Prof.", "St.", "Jr.", "Co.", "Corp.", "Inc.", "Ltd.", "a.m.", "p.m.", "cf."])
+_ABBREVIATIONS = frozenset(
+    [
+        "e.g.",
+        "i.e.",
+        "etc.",
+        "vs.",
+        "Mr.",
+        "Mrs.",
+        "Ms.",
+        "Dr.",
+        "Prof.",
+        "St.",
+        "Jr.",
+        "Co.",
+        "Corp.",
+        "Inc.",
+        "Ltd.",
+        "a.m.",
+        "p.m.",
+        "cf.",
+    ]
+)
 
 
 class _Pieces(dict[str, tuple[str, ...]]):

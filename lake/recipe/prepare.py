@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from lake.recipe.perplexity import Perplexity
 from lake.recipe.privacy import Privacy
 from lake.recipe.quality import Quality
 from lake.recipe.section import Section, Share
+from lake.redact import Kind
 
 
 class PrepareRules(Section):
@@ -30,7 +31,10 @@ class PrepareRules(Section):
     privacy: Privacy = Privacy()
     perplexity: Perplexity | None = Field(default=None, description="score documents by a small language model")
     mix: Mix | None = Field(default=None, description="domains, and how much of each is kept")
-    redact: tuple[Literal["email", "phone", "key"], ...] = ("email", "phone", "key")
+    redact: tuple[Kind, ...] = Field(
+        default=("key", "email", "iban", "card", "national_id", "phone"),
+        description="what patterns replace; ip is left to the recipe, as versions look like addresses",
+    )
     text_field: str = Field(default="text", description="column or JSON field that holds the text")
     validation_share: Share = 0.05
     test_share: Share = 0.05

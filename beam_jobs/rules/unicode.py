@@ -1,0 +1,55 @@
+"""Unicode repair and normalisation: mojibake, NFC, one kind of line end and space, nothing invisible."""
+
+from __future__ import annotations
+
+import re
+
+import ftfy
+
+_UNUSUAL = re.compile(r"[^\t\n -~]")
+_SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
+_BLANK_LINES = re.compile(r"\n{3,}")
+# Zero-width and bidirectional controls (UAX #9; Trojan Source, Boucher and Anderson 2021), soft hyphens, interlinear
+# annotations, tags, and the 66 noncharacters (Unicode 16, 23.7). The joiners U+200C and U+200D stay where scripts and
+# emoji need them, next to what is not ASCII.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    "\ufdd0-\ufdef"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+    + "]+"
+    r"|(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])"
+)
+# One round is enough for all but what is made to need more.
+_MAX_ROUNDS = 8
+
+
+def normalise(text: str) -> str:
+    """Repair mojibake, NFC, one kind of line end, no runs of spaces or blank lines, nothing that cannot be seen.
+
+    Idempotent: what one repair uncovers is repaired too.
+    """
+    if not _UNUSUAL.search(text):
+        return _spaced(text)
+    done: set[str] = set()
+    for _ in range(_MAX_ROUNDS):
+        before, text = text, _round(text, done)
+        if text == before:
+            break
+    return text
+
+
+def _round(text: str, done: set[str]) -> str:
+    """`done` are the lines that need no further repair."""
+    lines = []
+    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        # ftfy works line by line and leaves plain ASCII alone, but takes 100 times as long to find that out.
+        if line in done or not _UNUSUAL.search(line):
+            lines.append(line)
+        else:
+            lines.append(_INVISIBLE.sub("", ftfy.fix_text(line, normalization="NFC", unescape_html=False)))
+            done.add(lines[-1])
+    return _spaced("\n".join(lines))
+
+
+def _spaced(text: str) -> str:
+    return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text).replace(" \n", "\n")).strip()

@@ -5,22 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import great_expectations as gx
-import pandas as pd
-from great_expectations.expectations.expectation import Expectation
-from great_expectations.expectations.metadata_types import FailureSeverity
-
-from checks.data_docs import data_docs_site, offline_pages
-from checks.data_drift import DataDrift, measure_drift
-from checks.data_report import Judged, Outcome, render_markdown, render_summary
-from checks.frames import clean_frame, drift_frame, raw_frame
+from checks.data_docs import offline_pages
+from checks.data_drift import measure_drift
+from checks.data_report import Judged, render_markdown, render_summary
 from checks.histograms import drop_picture
+from checks.judge import judge
 from checks.metrics_table import read_history, read_metrics
-from checks.suites import clean_suite, drift_suite, raw_suite
 from lake.recipe import Recipe
 from lake.recipe.check import SEVERITY
 from lake.records import CheckReport, Dataset
@@ -45,13 +37,20 @@ def check(
     drift = measure_drift(metrics, dataset, before, history, recipe.check)
     title = f"{dataset.model}, dataset {dataset.dataset_id}"
     with tempfile.TemporaryDirectory(prefix="tidemill-check-") as folder:
-        judged = _judge(_suites(metrics, dataset, recipe, drift), dataset, drift, Path(folder))
+        judged = judge(metrics, dataset, recipe, drift, Path(folder))
         picture = drop_picture(metrics, dataset, before)
         head = render_summary(title, judged, drift.skipped, picture)
         for name, page in offline_pages(Path(folder), list(SEVERITY), head).items():
             store.put(f"{prefix}{name}", page.encode(), "text/html; charset=utf-8")
     store.put(f"{prefix}report.md", render_markdown(title, judged, drift.skipped).encode(), "text/markdown")
     store.put(f"{prefix}report.png", picture, "image/png")
+    return report_of(dataset, judged, drift.skipped, check_id, prefix)
+
+
+def report_of(
+    dataset: Dataset, judged: Sequence[Judged], skipped: Sequence[str], check_id: str, prefix: str
+) -> CheckReport:
+    """The record of what was judged. Warnings let a drop pass."""
     return CheckReport(
         check_id=check_id,
         dataset_id=dataset.dataset_id,
@@ -60,95 +59,9 @@ def check(
         failures=tuple(one.told for one in judged if one.outcome == "failed"),
         data_docs_key=f"{prefix}validation.html",
         warnings=tuple(one.told for one in judged if one.outcome == "warned"),
-        skipped=drift.skipped,
+        skipped=tuple(skipped),
         suites={
             suite: dict(Counter(one.outcome for one in judged if one.suite == suite))
             for suite in dict.fromkeys(one.suite for one in judged)
         },
     )
-
-
-@dataclass(frozen=True)
-class _Suite:
-    name: str
-    frame: pd.DataFrame
-    expectations: list[Expectation]
-
-
-def _suites(metrics: pd.DataFrame, dataset: Dataset, recipe: Recipe, drift: DataDrift) -> list[_Suite]:
-    raw, clean = raw_frame(metrics, dataset, recipe), clean_frame(metrics, dataset, recipe)
-    suites = [
-        _Suite("raw", raw, raw_suite(recipe, raw)),
-        _Suite("clean", clean, clean_suite(recipe, clean, dataset.n_kept)),
-    ]
-    moved = drift_frame(drift)
-    return [*suites, _Suite("drift", moved, drift_suite(recipe, moved))] if len(moved.columns) else suites
-
-
-def _judge(suites: Sequence[_Suite], dataset: Dataset, drift: DataDrift, folder: Path) -> list[Judged]:
-    """Run the suites in a throw-away context that writes Data Docs below `folder`."""
-    context = gx.get_context(mode="ephemeral", project_config=data_docs_site(folder))
-    source = context.data_sources.add_pandas("dataset")
-    details = _details(dataset, drift)
-    judged = []
-    for suite in suites:
-        batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
-        known = context.suites.add(gx.ExpectationSuite(name=suite.name, expectations=suite.expectations))
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=suite.name, data=batch, suite=known)
-        )
-        checkpoint = context.checkpoints.add(gx.Checkpoint(name=suite.name, validation_definitions=[definition]))
-        outcome = checkpoint.run(batch_parameters={"dataframe": suite.frame})
-        judged += [_judged(suite.name, result, details) for result in next(iter(outcome.run_results.values())).results]
-    context.build_data_docs()
-    return judged
-
-
-def _judged(suite: str, result: Any, details: dict[str, str]) -> Judged:
-    config = result.expectation_config
-    name = config.meta["name"]
-    what, _, expected = config.description.partition(": expected ")
-    got = _observed(result)
-    if not result.success and name in details:
-        got += f" ({details[name]})"
-    unmet: Outcome = "warned" if config.severity == FailureSeverity.WARNING else "failed"
-    return Judged(suite, name, what, expected, got, "met" if result.success else unmet)
-
-
-def _observed(result: Any) -> str:
-    observed = result.result
-    if result.exception_info and result.exception_info.get("raised_exception"):
-        return f"an error: {result.exception_info.get('exception_message')}"
-    if "observed_value" in observed:
-        value = observed["observed_value"]
-        if isinstance(value, list):
-            missing = observed["details"].get("mismatched", {}).get("missing", ())
-            return f"none called {', '.join(missing)}" if missing else "all of them"
-        return _number(value) if not isinstance(value, str) else value
-    if "unexpected_count" not in observed:
-        return "nothing to judge"
-    judged = observed["element_count"] - observed["missing_count"]
-    if not observed["unexpected_count"]:
-        return f"all {judged}" if judged else "none, as no document was kept"
-    examples = ", ".join(repr(value) for value in observed.get("partial_unexpected_list", [])[:3])
-    such = f", such as {examples}" if examples else ""
-    return f"{observed['unexpected_count']} of {judged} others{such}"
-
-
-def _number(value: Any) -> str:
-    if value is None or value != value:  # NaN: the quantile or mean of nothing
-        return "none, as no document was kept"
-    return f"{float(value):g}"
-
-
-def _details(dataset: Dataset, drift: DataDrift) -> dict[str, str]:
-    """What is told beside the number, by expectation, when it is not met."""
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(dataset.rejected.items(), key=lambda item: -item[1]))
-    columns = ", ".join(sorted(dataset.columns)) or "not known"
-    details = dict.fromkeys(("unreadable_rate", "short_rate", "reject_rate"), reasons)
-    details["input_columns"] = f"the input's columns: {columns}"
-    if drift.schema is not None:
-        details["new_columns"] = ", ".join(drift.schema.new)
-        details["missing_columns"] = ", ".join(drift.schema.missing)
-        details["column_types"] = ", ".join(drift.schema.types)
-    return details

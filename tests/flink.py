@@ -170,14 +170,14 @@ def _configuration(folder: Path, rest_port: int, rpc_port: int) -> Mapping[str, 
 
 def flink_jars() -> Path:
     """The folder of Flink's jars. Skips the test with the reason when they cannot be had."""
-    found = _fetched_jars()
+    found = fetched_jars()
     if isinstance(found, str):
         pytest.skip(found)
     return found
 
 
 @functools.cache
-def _fetched_jars() -> Path | str:
+def fetched_jars() -> Path | str:
     if shutil.which("java") is None:
         return "Flink cannot be run: no 'java' on the PATH"
     pinned = (PINS / "SHA256SUMS").read_bytes()
@@ -209,14 +209,14 @@ def _fetched_jars() -> Path | str:
 
 def flink_job_server() -> Path:
     """Beam's job server for this Flink. Skips the test with the reason when it cannot be had."""
-    found = _found_job_server()
+    found = found_job_server()
     if isinstance(found, str):
         pytest.skip(found)
     return found
 
 
 @functools.cache
-def _found_job_server() -> Path | str:
+def found_job_server() -> Path | str:
     try:
         return job_server_jar(VERSION)
     except TidemillError as error:

@@ -52,14 +52,14 @@ def worker_pool(folder: Path) -> Iterator[str]:
 
 def prism_program() -> Path:
     """The program, built if it is not in the cache. Skips the test with the reason when that cannot be done."""
-    built = _built_prism()
+    built = built_prism()
     if isinstance(built, str):
         pytest.skip(built)
     return built
 
 
 @functools.cache
-def _built_prism() -> Path | str:
+def built_prism() -> Path | str:
     pins = ROOT / "tests" / "prism"
     version = hashlib.sha256((pins / "go.sum").read_bytes()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemill-tests"

@@ -106,7 +106,7 @@ def test_a_task_manager_killed_in_mid_job_changes_nothing(
     bucket: Bucket, runner: Runner, cluster: FlinkCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part, "PART_OBJECTS", 1)
-    drop = put(bucket, texts(1_500), n_objects=24)
+    drop = put(bucket, texts(1_200), n_objects=24)
     alone = _alone(bucket, drop)
     # On one slot of two, so that the one which is left has room for all of it.
     options = runner_options(runner.model_copy(update={"workers": 1}), bucket.address)

@@ -44,14 +44,13 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=1,
+            bufsize=0,  # as select() sees the pipe, not what Python has read of it
             cwd=_ROOT,
         )
 
     def run(self, seed: int) -> Outcome:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{seed}\n")
+        self.process.stdin.write(b"%d\n" % seed)
         line = self._line(max_cpu_s=60)
         if line != "start":
             return self._failed(seed, line or f"died with {self.process.wait()} while the input was made")
@@ -74,7 +73,7 @@ class _Worker:
             if self._cpu_s() - used_before > max_cpu_s or time.monotonic() - started > _MAX_WALL_S:
                 self.stop()
                 return "hung"
-        return self.process.stdout.readline().rstrip("\n") or None
+        return self.process.stdout.readline().decode().rstrip("\n") or None
 
     def _cpu_s(self) -> float:
         try:

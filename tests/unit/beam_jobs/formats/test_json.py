@@ -1,0 +1,80 @@
+"""JSON values are read as a stream: what comes before a mistake is kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beam_jobs.formats import Extracted
+from lake.recipe import PrepareRules
+from tests.extraction import GOOD, documents, letters, texts
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1)
+
+
+@given(
+    st.lists(st.tuples(TEXTS, VALUES), min_size=1, max_size=5),
+    st.sampled_from([None, 1]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_any_array_is_read_back(records: list[tuple[str, object]], indent: int | None, encoding: str) -> None:
+    content = json.dumps([{"more": more, "text": text} for text, more in records], indent=indent).encode(encoding)
+    assert texts(documents("a.json", content)) == [text for text, _ in records]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_record_and_records_one_after_the_other(indent: int | None) -> None:
+    one = json.dumps({"text": "one"}, indent=indent)
+    assert texts(documents("a.json", one.encode())) == ["one"]
+    assert texts(documents("a.json", f"{one}\n{one}\n".encode())) == ["one", "one"]
+    assert texts(documents("data", f"{one}\n{one}\n".encode())) == ["one", "one"]
+
+
+def test_lines_with_a_broken_one_first() -> None:
+    found = documents("a.json", b'{"text": one}\n{"text": "two"}\n')
+    assert found[1:] == [Extracted("line:2", "two")]
+    assert letters(found) == [("line:1", "bad_json")]
+
+
+@pytest.mark.parametrize("end", ["", ",", ', {"text"', ", nul]", "}"])
+def test_what_comes_before_a_mistake_is_kept(end: str) -> None:
+    found = documents("a.json", ('[{"text": "one"}, {"text": "two"}' + end).encode())
+    assert texts(found) == ["one", "two"]
+    assert letters(found) == [("row:3", "bad_json")]
+
+
+def test_a_byte_that_is_not_utf_8() -> None:
+    found = documents("a.json", b'[{"text": "one"}, {"text": "caf\xe9"}]')
+    assert [reason for _, reason in letters(found)] in (["bad_json"], ["bad_encoding"])
+
+
+def test_a_record_that_is_too_large() -> None:
+    content = b'[{"text": "one"}, {"text": "' + b"x" * 2_000_000 + b'"}]'
+    found = documents("a.json", content, PrepareRules(max_record_bytes=100_000))
+    assert texts(found) == ["one"]
+    assert letters(found) == [("row:2", "record_too_large")]
+
+
+@pytest.mark.parametrize("opening", [b"[", b'[{"a":', b'{"a":\n', b'[{"text":['])
+def test_nesting_without_end(opening: bytes) -> None:
+    ((_, reason),) = letters(documents("a.json", opening * 100_000))
+    assert reason == "bad_json"
+
+
+@given(st.binary(max_size=60))
+def test_nothing_raises(damage: bytes) -> None:
+    assert documents("a.json", b'[{"text": "one"}' + damage)
+    assert documents("a.json", b'{\n"text": ' + damage)
+    assert documents("a.jsonl", GOOD.encode() + damage)

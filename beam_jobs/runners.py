@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -57,6 +58,13 @@ def _flink(runner: Runner) -> tuple[str, ...]:
     parallelism = f"--parallelism={runner.workers}"
     if runner.job_endpoint:
         return (*_portable(runner), parallelism)
+    if threading.current_thread() is not threading.main_thread():  # Beam sets a signal handler beside its job server
+        raise TidemillError(
+            "runner flink",
+            expected="to be started by the main thread of a process, as 'tidemill prepare' does",
+            got=f"thread {threading.current_thread().name}",
+            remedy="run a job server beside the cluster, and set runner.job_endpoint to its address",
+        )
     return (
         "--runner=FlinkRunner",
         f"--flink_master={runner.flink_master}",

@@ -78,7 +78,7 @@ def _runners(folder: Path) -> Iterator[tuple[dict[str, Runner], str]]:
     runners, missing = {ONE: Runner(), "two processes": Runner(workers=2)}, ""
     with ExitStack() as stack:
         pool = stack.enter_context(worker_pool(folder))
-        outside = {"environment": "external", "environment_config": pool}
+        outside: dict[str, object] = {"environment": "external", "environment_config": pool}
         program = built_prism()
         if isinstance(program, str):
             missing += f"; {program}"

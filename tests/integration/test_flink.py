@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_a_cluster_is_asked_before_the_job_is_built(cluster: FlinkCluster, monke
         runner_options(runner.model_copy(update={"workers": 3}), FOLDER)
     with pytest.raises(TidemillError, match=r"expected Flink 2\.2, got 1\.20\.\d"):
         runner_options(runner.model_copy(update={"flink_version": "2.2"}), FOLDER)
+    with ThreadPoolExecutor() as threads, pytest.raises(TidemillError, match="run a job server beside the cluster"):
+        threads.submit(runner_options, runner, FOLDER).result()
     silent = runner.model_copy(update={"flink_master": f"127.0.0.1:{free_ports(1)[0]}"})
     with pytest.raises(TidemillError, match="start the cluster, or correct the address"):
         runner_options(silent, FOLDER)

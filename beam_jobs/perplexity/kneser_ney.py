@@ -93,10 +93,10 @@ class KneserNey:
         """`log_probabilities` from what `alone` gave for the stream's symbols."""
         for level, keys in zip(self._levels[1:], _keys(stream, self.order)[1:], strict=True):
             rows = level.keys.find(keys)
-            seen = level.log_p[rows]
+            seen = level.log_p.take(rows)
             # The context of a symbol ends a place before it. An unseen n-gram leaves its probability to the shorter one.
             log_p = np.where(np.isfinite(seen), seen, np.roll(log_weight, 1) + log_p)
-            log_weight = level.log_weight[rows]
+            log_weight = level.log_weight.take(rows)
         return log_p
 
     def tensors(self, name: str) -> Tensors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -17,7 +17,6 @@ from lake.errors import TidemillError
 _FILES = ("model.onnx", "genai_config.json", "tokenizer.json")
 _NVIDIA = Path("/dev/nvidiactl")
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_NOT_SCORED = np.nan
 
 Tokens = NDArray[np.int64]
 
@@ -27,10 +26,7 @@ class LanguageModel:
 
     def __init__(self, folder: Path, *, max_tokens: int, batch_size: int, n_threads: int = 0) -> None:
         """`n_threads` 0 takes all cores. Raises TidemillError when the folder is no export that gives all logits."""
-        missing = [name for name in _FILES if not (folder / name).is_file()]
-        if missing:
-            raise _unusable(folder, f"no {', '.join(missing)}")
-        self._session = _session(folder / "model.onnx", n_threads)
+        self._session, self._tokenizer, sizes = _loaded(folder, n_threads)
         inputs = {found.name: found for found in self._session.get_inputs()}
         logits = next((found for found in self._session.get_outputs() if found.name == "logits"), None)
         if logits is None or not {"input_ids", "attention_mask"} <= set(inputs):
@@ -39,12 +35,10 @@ class LanguageModel:
             raise _unusable(folder, "a graph fitted for serving, with logits of the last token only")
         self._past = [found for name, found in inputs.items() if name.startswith("past_key_values.")]
         self._has_positions = "position_ids" in inputs
-        sizes = json.loads((folder / "genai_config.json").read_text())["model"]
-        self._head_size = int(sizes["decoder"]["head_size"])
+        self._head_size = sizes.head
         self._batch_size = batch_size
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(min(max_tokens, int(sizes["context_length"])))
+        self._tokenizer.enable_truncation(min(max_tokens, sizes.context))
 
     def perplexities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Perplexity for each token of the first `max_tokens`, all but the first, which nothing predicts: float64 `[n]`.
@@ -52,7 +46,7 @@ class LanguageModel:
         NaN for a text of fewer than two tokens. What else is in the batch does not matter but for rounding.
         """
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        found = np.full(len(texts), _NOT_SCORED)
+        found = np.full(len(texts), np.nan)
         for places in self._batches([len(each.ids) for each in encoded]):
             found[places] = self._of_batch([np.array(encoded[place].ids, np.int64) for place in places])
         return found
@@ -89,6 +83,26 @@ def _perplexity(logits: NDArray[Any], targets: Tokens) -> float:
     log_sum = np.log(np.exp(scores - top).sum(axis=-1, dtype=np.float64)) + top[:, 0]
     chosen = np.take_along_axis(scores, targets[:, None], axis=-1)[:, 0]
     return float(np.exp(min((log_sum - chosen).mean(), 700.0)))
+
+
+class _Sizes(NamedTuple):
+    """`head` is the width of an attention head, which the graph does not tell; `context` the most tokens it takes."""
+
+    head: int
+    context: int
+
+
+def _loaded(folder: Path, n_threads: int) -> tuple[Any, Any, _Sizes]:
+    """Session, tokenizer and sizes. Raises TidemillError for whatever is missing or broken."""
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise _unusable(folder, f"no {', '.join(missing)}")
+    try:
+        found = json.loads((folder / "genai_config.json").read_text())["model"]
+        sizes = _Sizes(int(found["decoder"]["head_size"]), int(found["context_length"]))
+        return _session(folder / "model.onnx", n_threads), Tokenizer.from_file(str(folder / "tokenizer.json")), sizes
+    except Exception as error:  # of both libraries, which have no narrower type in common
+        raise _unusable(folder, f"{type(error).__name__}: {error}") from error
 
 
 def _session(graph: Path, n_threads: int) -> Any:

@@ -24,11 +24,10 @@ MAX_LOG_PERPLEXITY = 700.0  # exp of it is a float still
 # Words, runs of punctuation, and characters of scripts that put no spaces between words. At most 16 characters, so
 # that a page of base64 counts as what it is, many words that nobody expects, and not as one.
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|\w{1,16}|[^\w\s]{1,16}")
-_ASCII_TOKEN = re.compile(r"\w{1,16}|[^\w\s]{1,16}")  # 1.3 times as fast
 _DIGIT = re.compile(r"\d")
 _BEGIN, _END = "\n", "\n\n"  # no token holds white space
 _BEGIN_BYTE, _END_BYTE = b"\xfe", b"\xff"  # no UTF-8 holds them
-_DOCUMENTS_AT_ONCE = 64  # their arrays stay in the processor's cache: twice as fast as 2,048
+_DOCUMENTS_AT_ONCE = 256  # 64 are slower by a tenth, more no faster
 
 
 class NgramModel:
@@ -112,7 +111,7 @@ class _Met:
         n_known = len(self._symbols)
         if len(self._numbers) > n_known:
             self._add([_normalised(token) for token in islice(self._numbers, n_known, None)])
-        return self._symbols[numbers], self._log_p[numbers], self._log_weight[numbers]
+        return self._symbols.take(numbers), self._log_p.take(numbers), self._log_weight.take(numbers)
 
     def _add(self, words: Sequence[str]) -> None:
         symbols = np.array(list(map(_symbol, words)), np.uint64)
@@ -134,7 +133,7 @@ class _Numbers(dict[str, int]):
 
 
 def _tokens(text: str) -> list[str]:
-    return (_ASCII_TOKEN if text.isascii() else _TOKEN).findall(text.lower())
+    return _TOKEN.findall(text.lower())
 
 
 def _normalised(token: str) -> str:

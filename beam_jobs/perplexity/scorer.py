@@ -11,7 +11,6 @@ import xxhash
 from numpy.typing import NDArray
 
 from beam_jobs.perplexity.buckets import Bucket, Thresholds, bucket_of
-from beam_jobs.perplexity.language_model import LanguageModel
 from beam_jobs.perplexity.ngram import NgramModel
 from beam_jobs.simhash import Hashes
 from lake.recipe import Perplexity
@@ -60,6 +59,8 @@ def make_scorer(rules: Perplexity, models: Sequence[NgramModel], *, n_threads: i
     Raises TidemillError when the recipe's folder is no export; `n_threads` is for that alone, 0 takes all cores.
     """
     if rules.model != HISTORY:
+        from beam_jobs.perplexity.language_model import LanguageModel  # ONNX Runtime takes a second to import
+
         folder = Path(rules.model.removeprefix("file:"))
         return LanguageModel(folder, max_tokens=rules.max_tokens, batch_size=rules.batch_size, n_threads=n_threads)
     if len(models) == 1:

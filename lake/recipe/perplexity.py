@@ -39,7 +39,7 @@ class Perplexity(Section):
         default=2_000_000,
         ge=10_000,
         le=20_000_000,
-        description="words of history that n-grams are counted in; 110 bytes of memory each while training",
+        description="words of history that n-grams are counted in; 170 bytes of memory each while training",
     )
     max_tokens: int = Field(
         default=512, ge=2, le=32_768, description="first tokens of a document that an ONNX export reads"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ _MAX_REMEMBERED = 100_000
 
 
 class Terms(NamedTuple):
-    """Unique terms by document: those of document `i` lie at `starts[i]:starts[i + 1]`, in the order of their hashes.
+    """Unique terms by document: those of document `i` lie at `starts[i]:starts[i + 1]`, in order of appearance.
 
     `hashes` uint64 `[n_terms]` are xxh3 of the case-folded words, `counts` int64 `[n_terms]` say how often each stands
     in its document, `starts` int64 `[n_documents + 1]`.
@@ -44,18 +45,18 @@ class Terms(NamedTuple):
 
 def terms_of(texts: Sequence[str]) -> Terms:
     """Count the terms of each document: words of letters alone, as numbers, hashes and keys are no subject."""
-    hashes, counts = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    hashes: list[int] = []
+    counts: list[int] = []
+    n_words: list[int] = []  # unique ones by document
     for text in texts:
-        words = words_of(text)
-        ordered = np.sort(np.fromiter(map(_hashes.__getitem__, words), np.uint64, len(words)))
-        ordered = ordered[np.searchsorted(ordered, _NO_TERM, side="right") :]
-        is_first = np.ones(len(ordered), bool)
-        np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
-        firsts = np.flatnonzero(is_first)
-        hashes.append(ordered[firsts])
-        counts.append(np.diff(np.append(firsts, len(ordered))))
-    starts = np.cumsum([0, *map(len, hashes[1:])], dtype=np.int64)
-    return Terms(np.concatenate(hashes), np.concatenate(counts), starts)
+        found = Counter(words_of(text))
+        hashes += map(_hashes.__getitem__, found)
+        counts += found.values()
+        n_words.append(len(found))
+    all_hashes = np.array(hashes, np.uint64)
+    is_term = all_hashes != _NO_TERM
+    starts = np.concatenate([[0], np.cumsum(is_term)])[np.cumsum([0, *n_words])]
+    return Terms(all_hashes[is_term], np.array(counts, np.int64)[is_term], starts)
 
 
 def sublinear(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -146,7 +146,7 @@ def arrays(documents: list[tuple[int, int, int]]) -> tuple[Any, Any, Any]:
 
 
 @given(DOCUMENTS, QUOTAS, st.sampled_from([0.0, 0.02, 0.1]), st.sampled_from([None, 50, 700]), st.integers(0, 300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_is_asked_for_a_selection_is_sound(
     documents: list[tuple[int, int, int]], quotas: list[float], tolerance: float, cap: int | None, reserve: int
 ) -> None:

@@ -41,7 +41,11 @@ def _require_bounded(archive: zipfile.ZipFile, source: Source) -> None:
 
 
 def _blocks(container: Any, depth: int) -> Iterator[str]:
-    """A paragraph, or a row of a table with tabs between its cells, a line; a blank line after each."""
+    """A paragraph, or a row of a table with tabs between its cells, a line; a blank line after each.
+
+    Cells are taken as they stand in the file: `row.cells` repeats one as often as it says that it spans columns.
+    """
+    from docx.table import _Cell
     from docx.text.paragraph import Paragraph
 
     for block in container.iter_inner_content():
@@ -50,7 +54,7 @@ def _blocks(container: Any, depth: int) -> Iterator[str]:
                 yield block.text + "\n\n"
         elif depth < _MAX_TABLE_DEPTH:
             for row in block.rows:
-                yield "\t".join(_cell_text(cell, depth) for cell in row.cells) + "\n"
+                yield "\t".join(_cell_text(_Cell(cell, block), depth) for cell in row._tr.tc_lst) + "\n"
             yield "\n"
 
 

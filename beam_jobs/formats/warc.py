@@ -27,6 +27,7 @@ def read_warc(content: Content, source: Source) -> Iterator[Extracted]:
 
     feed = _Feed(content)
     records, number = WARCIterator(feed), 0
+    records.INC_RECORD = ""  # else it prints what follows a record of wrong length, which may be anybody's data
     try:
         while True:
             feed.allow(_MAX_HEADER_BYTES)
@@ -49,12 +50,17 @@ class _Feed:
     def __init__(self, content: Content) -> None:
         self._content = content
         self._left: int | None = None
+        self._n_bytes = 0
+
+    def tell(self) -> int:
+        return self._n_bytes
 
     def allow(self, n_bytes: int | None) -> None:
         self._left = n_bytes
 
     def read(self, n_bytes: int = -1) -> bytes:
         chunk = self._content.read(n_bytes)
+        self._n_bytes += len(chunk)
         if self._left is not None:
             self._left -= len(chunk)
             if self._left < 0:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 from rich.table import Table
@@ -17,13 +19,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first input; each input has the next one")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at work beside each other")
     asked = parser.parse_args()
+    seeds = range(asked.seed, asked.seed + asked.inputs)
     console = Console(width=180)
     found: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes(range(asked.seed, asked.seed + asked.inputs)):
-        found[outcome.family].append(outcome)
-        if outcome.wrong:
-            console.print(f"seed {outcome.seed} ({outcome.family}): {outcome.wrong}", markup=False)
+
+    def run(worker: int) -> list[Outcome]:
+        told = []
+        for outcome in outcomes(seeds[worker :: asked.workers]):
+            told.append(outcome)
+            if outcome.wrong:
+                console.print(f"seed {outcome.seed} ({outcome.family}): {outcome.wrong}", markup=False)
+        return told
+
+    with ThreadPoolExecutor(asked.workers) as pool:
+        for told in pool.map(run, range(asked.workers)):
+            for outcome in told:
+                found[outcome.family].append(outcome)
     console.print(_table(found))
     every = [outcome for family in found.values() for outcome in family]
     n_wrong = sum(outcome.wrong is not None for outcome in every)

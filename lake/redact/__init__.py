@@ -36,10 +36,12 @@ _MAX_PASSES = 8
 def redact(text: str, kinds: Iterable[str]) -> tuple[str, dict[str, int]]:
     """Replace personal data by `<EMAIL>`, `<PHONE>` and so on. Returns the text and the count of each kind found.
 
-    `kinds` are among KINDS, in any order; KeyError for others. Linear in the length of the text.
+    `kinds` are among KINDS, in any order; ValueError for others. Linear in the length of the text.
     """
     wanted = set(kinds)
-    shapes = [(kind, _SHAPES[kind]) for kind in sorted(wanted, key=KINDS.index)] if wanted else []
+    if unknown := wanted.difference(KINDS):
+        raise ValueError(f"kinds={sorted(unknown)}, expected some of {', '.join(KINDS)}")
+    shapes = [(kind, _SHAPES[kind]) for kind in KINDS if kind in wanted]
     needs_skeleton = any(shape.skeleton for _, several in shapes for shape in several)
     counts: dict[str, int] = {}
     for _ in range(_MAX_PASSES):

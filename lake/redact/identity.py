@@ -10,10 +10,10 @@ from lake.redact.shape import Shape
 _ALONE, _END = r"(?<![\w.,+/-].)", r"(?![\w-]|[.,][0-9])"
 
 # United States, social security number: no area 000, 666 or 9xx, no group 00, no serial 0000 (SSA, since 2011).
-_US_SSN = re.compile(rf"[0-8]{_ALONE}(?<!000)(?<!666)[0-9]{{2}}-(?!00)[0-9]{{2}}-(?!0000)[0-9]{{4}}{_END}")
+_US_SSN = re.compile(rf"[0-8]{_ALONE}(?!(?<=0)00|(?<=6)66)[0-9]{{2}}-(?!00)[0-9]{{2}}-(?!0000)[0-9]{{4}}{_END}")
 # United Kingdom, national insurance number: prefixes that are never allocated are left out (HMRC, NIM39110).
 _UK_NINO = re.compile(
-    rf"[A-CEGHJ-PR-TW-Z]{_ALONE}(?<!BG)[A-CEGHJ-NPR-TW-Z](?<!BG|GB|KN|NK|NT|TN|ZZ)"
+    rf"[A-CEGHJ-PR-TW-Z]{_ALONE}[A-CEGHJ-NPR-TW-Z](?<!BG|GB|KN|NK|NT|TN|ZZ)"
     rf"( ?)[0-9]{{2}}\1[0-9]{{2}}\1[0-9]{{2}}\1[A-D]{_END}"
 )
 # Germany, tax identification number: 11 digits, ISO 7064 MOD 11,10 (§ 139b AO).

@@ -24,37 +24,9 @@ _TOKEN = re.compile(
     r"|dop_v1_[a-f0-9]{64}|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"  # DigitalOcean, SendGrid
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})"  # JSON Web Token (RFC 7519)
 )
-_TOKEN_MARKS = tuple(
-    [
-        "AKIA",
-        "ASIA",
-        "sk-",
-        "ghp_",
-        "gho_",
-        "ghu_",
-        "ghs_",
-        "ghr_",
-        "github_pat_",
-        "glpat-",
-        "glptt-",
-        "gldt-",
-        "glrt-",
-        "xox",
-        "xapp-",
-        "k_live_",
-        "k_test_",
-        "whsec_",
-        "AIza",
-        "ya29.",
-        "GOCSPX-",
-        "npm_",
-        "pypi-",
-        "hf_",
-        "dop_v1_",
-        "SG.",
-        "eyJ",
-    ]
-)
+_TOKEN_MARKS: tuple[str, ...] = ("AKIA", "ASIA", "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-")
+_TOKEN_MARKS += ("glptt-", "gldt-", "glrt-", "xox", "xapp-", "k_live_", "k_test_", "whsec_", "AIza", "ya29.", "GOCSPX-")
+_TOKEN_MARKS += ("npm_", "pypi-", "hf_", "dop_v1_", "SG.", "eyJ")
 # `api_key = "…"`: the name says that the value is a secret. The value is looked for first, as names are everywhere.
 _NAMED = re.compile(r"([:=]\s{0,8}[\"'])(?!<KEY>)[A-Za-z0-9+/_=.-]{16,}([\"'])")
 _NAME = re.compile(r"(?i)\b(?:(?:api|secret|access|auth|private)[_-]?(?:key|token)|password|passwd)\s{0,8}$")

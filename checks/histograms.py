@@ -24,8 +24,9 @@ def drop_picture(metrics: pd.DataFrame, dataset: Dataset, before: pd.DataFrame) 
     # Not pyplot: its global figures are not safe in the flows' threads. The import costs 1 s, so it waits for a report.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(10.5, 6.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 6.6), layout=ConstrainedLayoutEngine(hspace=0.08, wspace=0.05))
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 2)
     kept = metrics[metrics["reason"].isna()] if "reason" in metrics else metrics

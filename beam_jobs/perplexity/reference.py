@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Self
 
 import numpy as np
@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 from beam_jobs.perplexity.buckets import Thresholds, terciles
 from beam_jobs.perplexity.kneser_ney import Tensors
 from beam_jobs.perplexity.ngram import SPECIFICATION, NgramModel
-from beam_jobs.perplexity.scorer import HISTORY, fold_of, make_scorer
+from beam_jobs.perplexity.scorer import HISTORY, Scorer, fold_of, make_scorer
 from lake.errors import TidemillError
 from lake.recipe import Perplexity
 
@@ -67,10 +67,14 @@ def learn(
 
     `judges_itself` when they are of the very drop that will be judged: then two models are cross-fitted. Otherwise
     `rejected_share` tells how much of what was dropped before was rejected for its perplexity, see `terciles`.
-    None when there are fewer than MIN_DOCUMENTS to train on: the drop stays unscored.
+    None when there are fewer than MIN_DOCUMENTS to train on: the drop stays unscored. Raises TidemillError when the
+    recipe's folder is no export.
     """
     if rules.model != HISTORY:
-        return Reference((), _thresholds((), list(islice(texts, rules.reference_documents)), rules, rejected_share))
+        scorer = make_scorer(
+            rules, ()
+        )  # also where no thresholds are wanted: a job had better not start with half a model
+        return Reference((), _thresholds(scorer, islice(texts, rules.reference_documents), rules, rejected_share))
     found = list(_within(texts, rules.training_words))
     held_out = found[::HELD_OUT_EVERY]
     trained_on = [text for place, text in enumerate(found) if place % HELD_OUT_EVERY]
@@ -78,15 +82,19 @@ def learn(
     if len(found) < MIN_DOCUMENTS or not all(folds):
         return None
     models = tuple(NgramModel.train(fold, rules.order) for fold in folds)
-    return Reference(models, _thresholds(models, held_out, rules, rejected_share))
+    return Reference(models, _thresholds(make_scorer(rules, models), held_out, rules, rejected_share))
 
 
-def _thresholds(
-    models: Sequence[NgramModel], held_out: Sequence[str], rules: Perplexity, rejected_share: float
-) -> Thresholds | None:
+def interleaved(sources: Iterable[Iterable[str]]) -> Iterator[str]:
+    """A text of each source in turn, as long as it has some: a sample of the first words is then one of all sources."""
+    for texts in zip_longest(*sources):
+        yield from (text for text in texts if text is not None)
+
+
+def _thresholds(scorer: Scorer, held_out: Iterable[str], rules: Perplexity, rejected_share: float) -> Thresholds | None:
     if rules.thresholds:
         return Thresholds(*rules.thresholds)
-    scores = make_scorer(rules, models).perplexities(held_out) if held_out else np.zeros(0)
+    scores = scorer.perplexities(list(held_out))
     scores = scores[~np.isnan(scores)]
     return terciles(scores, rejected_share) if len(scores) else None
 

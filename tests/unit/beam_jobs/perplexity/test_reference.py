@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from beam_jobs.perplexity.buckets import Thresholds, bucket_of
-from beam_jobs.perplexity.reference import MIN_DOCUMENTS, Reference, learn
+from beam_jobs.perplexity.reference import MIN_DOCUMENTS, Reference, interleaved, learn
 from beam_jobs.perplexity.scorer import CrossFitted, make_scorer
 from lake.errors import TidemillError
 from lake.recipe import Perplexity
@@ -106,30 +106,41 @@ def test_what_was_rejected_before_raises_the_thresholds(paragraphs: list[str]) -
     assert corrected.thresholds.tail > plain.thresholds.tail
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Perplexity:
+    folder = write_tiny_export(tmp_path_factory.mktemp("export"))
+    return Perplexity(model=f"file:{folder}", max_tokens=64, reference_documents=30)
+
+
 def test_an_export_takes_its_thresholds_from_documents_of_the_history(
-    paragraphs: list[str], tmp_path_factory: pytest.TempPathFactory
+    paragraphs: list[str], exported: Perplexity
 ) -> None:
-    folder: Path = write_tiny_export(tmp_path_factory.mktemp("export"))
-    rules = Perplexity(model=f"file:{folder}", max_tokens=64, reference_documents=30)
+    learnt = learn(paragraphs, exported)
 
-    learnt = learn(paragraphs, rules)
-
-    assert learnt is not None and learnt.thresholds is not None
+    assert learnt is not None
     learnt = Reference.from_bytes(learnt.to_bytes(), "here")
     assert learnt.models == ()
     assert learnt.thresholds is not None
-    assert Counter(bucket_of(scores(learnt, paragraphs[:30], rules), learnt.thresholds)) == {
-        "head": 10,
-        "middle": 10,
-        "tail": 10,
-    }
+    buckets = Counter(bucket_of(scores(learnt, paragraphs[:30], exported), learnt.thresholds))
+    assert buckets == {"head": 10, "middle": 10, "tail": 10}
 
 
-def test_an_export_without_a_history_scores_without_buckets(tmp_path: Path) -> None:
-    learnt = learn([], Perplexity(model=f"file:{tmp_path}"))
+def test_an_export_without_a_history_scores_without_buckets(exported: Perplexity) -> None:
+    learnt = learn([], exported)
 
     assert learnt == Reference((), None)
     assert Reference.from_bytes(learnt.to_bytes(), "here") == learnt
+
+
+def test_a_folder_that_is_no_export_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    with pytest.raises(TidemillError, match=r"perplexity\.model"):
+        learn([], Perplexity(model=f"file:{tmp_path}", thresholds=(10, 20)))
+
+
+def test_interleaved_sources_are_read_in_turn_and_to_their_ends() -> None:
+    found = list(interleaved([["a1", "a2", "a3"], iter(["b1"]), [], ["c1", "c2"]]))
+
+    assert found == ["a1", "b1", "c1", "a2", "c2", "a3"]
 
 
 def test_bytes_of_another_specification_or_none_are_refused(reference: Reference) -> None:

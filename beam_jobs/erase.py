@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs.write import FOLDERS, OVER_QUOTA, sums
+from beam_jobs.mix.distinctiveness import document_frequencies
+from beam_jobs.mix.terms import terms_of
+from beam_jobs.write import FOLDERS, sums
 from lake.records import SPLITS, Dataset
 from lake.store import Store
 from lake.tombstones import Tombstones
@@ -116,8 +118,8 @@ def rewrite(store: Store, dataset: Dataset, dataset_id: str, prefix: str, erased
     A file of which nothing is left is not written. Raises StorageError when the store fails.
     """
     documents, characters, tokens, domains, languages, rejected = (Counter[str]() for _ in range(6))
-    n_redacted_before = n_redacted = 0
-    for folder in FOLDERS:
+    n_redacted_before = n_redacted = n_reserved = 0
+    for folder in (each for each in FOLDERS if each != "frequencies"):
         for key in list(store.keys(f"{dataset.prefix}{folder}/")):
             table = store.get_table(key)
             left = table.filter(pc.invert(_among(table["place_id"], erased)))
@@ -130,10 +132,13 @@ def rewrite(store: Store, dataset: Dataset, dataset_id: str, prefix: str, erased
                 tokens[split] += pc.sum(left["n_tokens"]).as_py() or 0
                 domains.update(sums(left, "domain", "n_tokens"))
                 languages.update(left["lang"].to_pylist())
+            elif folder == "reserve":
+                n_reserved += len(left)
             elif folder == "metrics":
                 rejected.update(left["reason"].drop_null().to_pylist())
                 n_redacted_before += pc.sum(table["n_redacted"]).as_py() or 0
                 n_redacted += pc.sum(left["n_redacted"]).as_py() or 0
+    _count_terms(store, dataset, prefix)
     n_kept = sum(documents.values())
     return dataset.model_copy(
         update={
@@ -149,9 +154,19 @@ def rewrite(store: Store, dataset: Dataset, dataset_id: str, prefix: str, erased
             "n_tokens": {split: n for split, n in tokens.items() if n},
             "domains": dict(domains),
             "languages": dict(languages),
-            "n_reserved": rejected[OVER_QUOTA],
+            "n_reserved": n_reserved,
         }
     )
+
+
+def _count_terms(store: Store, dataset: Dataset, prefix: str) -> None:
+    """Count the terms of what is left, where those of the dataset were counted."""
+    for key in list(store.keys(f"{dataset.prefix}frequencies/")):
+        name = key.rsplit("/", 1)[-1]
+        shards = [f"{prefix}shards/{split}-{name}" for split in SPLITS]
+        texts = [store.get_table(shard, ["text"])["text"].to_pylist() for shard in shards if store.exists(shard)]
+        found = document_frequencies(terms_of([text for some in texts for text in some]))
+        store.put_table(f"{prefix}frequencies/{name}", found.to_table())
 
 
 def _ids_given(store: Store, dataset: Dataset, given_ids: Collection[str]) -> Iterator[tuple[str, str]]:

@@ -9,28 +9,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from beam_jobs.clean import Cleaned, clean
+from beam_jobs.clean import Cleaned, clean_batch
 from beam_jobs.formats import Extracted, extract
 from beam_jobs.neighbours import SKETCH, sketch
+from beam_jobs.rules import MEASURES
 from beam_jobs.simhash import SPECIFICATION, Fingerprint
 from lake.errors import SourceChanged, StorageError, TidemillError
 from lake.recipe import PrepareRules
 from lake.records import ObjectRef
 from lake.store import Store
-
-MEASURES: tuple[str, ...] = ()
-
-
-def clean_batch(found: Sequence[Extracted], rules: PrepareRules) -> list[Cleaned]:
-    return [clean(each, rules) for each in found]
-
 
 PART_BYTES, PART_OBJECTS = 32_000_000, 256
 # A table of 16 MB of text, its Python strings and their hashes take some 100 MB for a moment.
@@ -75,6 +69,23 @@ SCHEMA = pa.schema(
 _LATER = ("domain", "perplexity", "perplexity_bucket", "value")
 
 
+class HasOrigin(Protocol):
+    """An object version, as far as its rows tell of it."""
+
+    @property
+    def uri(self) -> str: ...
+    @property
+    def etag(self) -> str: ...
+
+
+class Origin(NamedTuple):
+    uri: str
+    etag: str
+
+
+Source = TypeVar("Source", bound=HasOrigin)
+
+
 class Part(NamedTuple):
     """`number` orders the parts; with a document's chunk and row it orders all documents of the drop.
 
@@ -109,40 +120,46 @@ def parts_of(objects: Sequence[ObjectRef], reserves: Sequence[Reserve] = ()) -> 
 
 
 def read_part(
-    stores: Callable[[str], Store],
-    part: Part,
-    rules: PrepareRules,
-    columns: Counter[str] | None = None,
-    alter: Callable[[Sequence[Extracted]], Sequence[Extracted]] = lambda batch: batch,
+    stores: Callable[[str], Store], part: Part, rules: PrepareRules, columns: Counter[str] | None = None
 ) -> Iterator[pa.Table]:
     """Everything in the part's objects, rejected or not, one row each by SCHEMA, in chunks; one at least.
 
-    `stores` opens the store that an object's `bucket` names, `columns` counts the input's fields, `alter` changes what
-    was extracted before the rules look at it.
+    `stores` opens the store that an object's `bucket` names, `columns` counts the input's fields.
     """
-    batches: list[pa.RecordBatch] = []
-    waiting: list[tuple[ObjectRef, Extracted]] = []
-    n_rows = n_characters = n_waiting_characters = 0
+    return (clean_rows(rows, rules) for rows in in_chunks(read_objects(stores, part, rules, columns)))
 
-    def finish_batch() -> None:
-        if waiting:
-            found = clean_batch(alter([each for _, each in waiting]), rules)
-            batches.append(batch_of([(ref, each) for (ref, _), each in zip(waiting, found, strict=True)]))
-            waiting.clear()
 
+def read_objects(
+    stores: Callable[[str], Store], part: Part, rules: PrepareRules, columns: Counter[str] | None = None
+) -> Iterator[tuple[ObjectRef, Extracted]]:
+    """Everything in the part's objects, as it was extracted."""
     for ref in part.objects:
         for found in _read_object(stores(ref.bucket), ref, rules, columns):
-            waiting.append((ref, found))
-            n_rows, n_waiting_characters = n_rows + 1, n_waiting_characters + len(found.text)
-            # Arrow holds a row in a third of the memory that Python objects take.
-            if len(waiting) == BATCH_ROWS or n_waiting_characters > CHUNK_CHARACTERS // 4:
-                finish_batch()
-                n_characters, n_waiting_characters = n_characters + n_waiting_characters, 0
-                if n_characters >= CHUNK_CHARACTERS or n_rows >= CHUNK_ROWS:
-                    yield pa.Table.from_batches(batches, schema=SCHEMA)
-                    batches, n_rows, n_characters = [], 0, 0
-    finish_batch()
-    yield pa.Table.from_batches(batches, schema=SCHEMA)
+            yield ref, found
+
+
+def in_chunks(rows: Iterable[tuple[Source, Extracted]]) -> Iterator[list[tuple[Source, Extracted]]]:
+    """Rows in lists of bounded length and text; one at least, empty if there are none."""
+    chunk: list[tuple[Source, Extracted]] = []
+    n_chunks = n_characters = 0
+    for row in rows:
+        chunk.append(row)
+        n_characters += len(row[1].text)
+        if n_characters >= CHUNK_CHARACTERS or len(chunk) >= CHUNK_ROWS:
+            yield chunk
+            chunk, n_chunks, n_characters = [], n_chunks + 1, 0
+    if chunk or not n_chunks:
+        yield chunk
+
+
+def clean_rows(rows: Sequence[tuple[HasOrigin, Extracted]], rules: PrepareRules) -> pa.Table:
+    """A chunk's rows after the rules, by SCHEMA. In batches: Arrow holds a row in a third of what Python takes."""
+    batches = []
+    for start in range(0, len(rows), BATCH_ROWS):
+        batch = rows[start : start + BATCH_ROWS]
+        found = clean_batch([each for _, each in batch], rules)
+        batches.append(batch_of([(origin, each) for (origin, _), each in zip(batch, found, strict=True)]))
+    return pa.Table.from_batches(batches, schema=SCHEMA)
 
 
 def read_reserve(store: Store, key: str) -> pa.Table:
@@ -169,7 +186,7 @@ def _read_object(
 ) -> Iterator[Extracted]:
     try:
         with closing(store.open_version(ref)) as stream:
-            yield from extract(ref.key, stream, rules)
+            yield from extract(ref.key, stream, rules, columns)
     except SourceChanged as error:
         yield Extracted("object", reason="source_changed", detail=str(error))
     except StorageError as error:
@@ -179,7 +196,7 @@ def _read_object(
         yield Extracted("object", reason="access_denied", detail=error.got)
 
 
-def batch_of(rows: Sequence[tuple[ObjectRef, Cleaned]]) -> pa.RecordBatch:
+def batch_of(rows: Sequence[tuple[HasOrigin, Cleaned]]) -> pa.RecordBatch:
     """One row of SCHEMA for each document or dead letter."""
     hashed = [found.fingerprint or NO_FINGERPRINT for _, found in rows]
     is_rejected = np.array([found.reason is not None for _, found in rows], bool)
@@ -190,15 +207,14 @@ def batch_of(rows: Sequence[tuple[ObjectRef, Cleaned]]) -> pa.RecordBatch:
         "source_etag": [ref.etag for ref, _ in rows],
         "text": [found.text if found.reason is None else None for _, found in rows],
         "n_characters": [len(found.text) for _, found in rows],
-        "redacted": [[("all", found.n_redacted)] for _, found in rows],
+        "redacted": [list(found.redacted.items()) for _, found in rows],
         "exact": pa.array(np.array([each.exact for each in hashed], np.uint64), mask=is_rejected),
         "signature": pa.array(np.array([each.signature for each in hashed], np.uint64), mask=is_rejected),
         "keys": _lists([sketch(each.shingles) for each in hashed]),
         "shingles": _lists([each.shingles for each in hashed]),
-        **{name: [None for _ in rows] for name in MEASURES},
+        **{name: [found.measures.get(name) for _, found in rows] for name in MEASURES},
         **{name: pa.nulls(len(rows), SCHEMA.field(name).type) for name in _LATER},
     }
-    columns["n_tokens"] = [found.n_words for _, found in rows]
     measured = [name for name in SCHEMA.names if name not in columns]
     columns |= {name: [getattr(found, name) for _, found in rows] for name in measured}
     return pa.record_batch([pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names], schema=SCHEMA)
@@ -209,7 +225,7 @@ def _lists(values: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint32]]]) -
     return pa.ListArray.from_arrays(offsets, np.concatenate([NO_FINGERPRINT.shingles, *values]))
 
 
-def place_id(ref: ObjectRef, position: str) -> str:
+def place_id(ref: HasOrigin, position: str) -> str:
     """Id of a place in one version of one object: 32 hex digits, unique whatever ids the documents were given."""
     return str(xxhash.xxh3_128_hexdigest(f"{ref.uri}\n{ref.etag}\n{position}".encode()))
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import apache_beam as beam
@@ -18,38 +16,30 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_jobs import mixing, repeats
+from beam_jobs.annotate import Annotator
 from beam_jobs.dedup import Duplicate, decide, first_copies
 from beam_jobs.erase import refuse
 from beam_jobs.neighbours import Entries, Pairs, candidate_pairs
-from beam_jobs.numbers import fresh_source, is_fresh, numbers_of, place_of, source_name, sources_of
-from beam_jobs.part import Part, column, ids_of, read_part, read_reserve, require_same_index, survivors
-from beam_jobs.past import IndexFile, Past
+from beam_jobs.numbers import fresh_source, numbers_of, place_of, source_name, sources_of
+from beam_jobs.part import (
+    Part,
+    clean_rows,
+    column,
+    ids_of,
+    read_part,
+    read_reserve,
+    require_same_index,
+    survivors,
+)
+from beam_jobs.past import IndexFile
 from beam_jobs.simhash import Hashes, Shingles
-from beam_jobs.verify import Documents, Verified, verify
+from beam_jobs.steps import SHINGLES, Job, OnStore, among
+from beam_jobs.verify import Verified, verify
 from beam_jobs.write import LeftOut, write_source
-from lake.recipe import PrepareRules
-from lake.store import Address
-from lake.tombstones import Tombstones
 
 # How many ways candidates are looked for side by side: hashes are dealt out by their lowest bits.
 PARTITIONS = 16
-_SHINGLES = ["id", "place_id", "shingles"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the workers need; small and picklable. `sources` are the stores of objects, by the name that a ref gives."""
-
-    store: Address
-    prefix: str
-    rules: PrepareRules
-    sources: Mapping[str, Address]
-    history: tuple[IndexFile, ...]
-    reserves: tuple[Past, ...]
-    tombstones: Tombstones
-
-    def work_key(self, kind: str, source: int) -> str:
-        return f"{self.prefix}work/{kind}-{source_name(source)}.parquet"
 
 
 class Packed(NamedTuple):
@@ -63,15 +53,37 @@ class Packed(NamedTuple):
 
 
 def build(pipeline: beam.Pipeline, job: Job, parts: Sequence[Part]) -> None:
-    """Hang the steps together: parts → chunks → candidates → verified pairs → drops → files."""
-    chunks = pipeline | "parts" >> beam.Create(parts) | beam.Reshuffle() | "clean" >> beam.ParDo(_Clean(job))
+    """Hang the steps together: parts → chunks → candidates → verified pairs → drops → choice → files."""
+    dealt = pipeline | "parts" >> beam.Create(parts) | beam.Reshuffle()
+    if repeats.is_wanted(job.rules):
+        chunks = repeats.chunks_without_repeats(dealt, pipeline, job, _CleanSurveyed)
+    else:
+        chunks = dealt | "clean" >> beam.ParDo(_Clean(job))
+    joined = {
+        "chunk": chunks | "sources" >> beam.Map(lambda packed: (packed.source, None)),
+        "dropped": _duplicates(pipeline, chunks, job),
+    } | "join" >> beam.CoGroupByKey()
+    if job.rules.mix is None:
+        joined | "write" >> beam.ParDo(_Write(job))
+    else:
+        chosen = mixing.mixed(joined, job)
+        (
+            {"found": joined, "chosen": chosen}
+            | "join choice" >> beam.CoGroupByKey()
+            | "chosen" >> beam.Map(lambda item: (item[0], {**item[1]["found"][0], "chosen": item[1]["chosen"]}))
+            | "write" >> beam.ParDo(_Write(job))
+        )
+
+
+def _duplicates(pipeline: beam.Pipeline, chunks: beam.PCollection, job: Job) -> beam.PCollection:
+    """`Packed` of the new documents → for each source, its duplicates by their number among its documents."""
     wanted = chunks | "hashes" >> beam.CombineGlobally(_Hashes())
     old = (
         pipeline
         | "history" >> beam.Create(list(enumerate(job.history)))
         | "of interest" >> beam.ParDo(_History(), beam.pvalue.AsSingleton(wanted))
     )
-    dropped = (
+    return (
         (chunks, old)
         | beam.Flatten()
         | "by hash" >> beam.FlatMap(_by_hash)
@@ -82,45 +94,33 @@ def build(pipeline: beam.Pipeline, job: Job, parts: Sequence[Part]) -> None:
         | "all pairs" >> beam.GroupByKey()
         | "decide" >> beam.ParDo(_Decide(job))
     )
-    (
-        {"chunk": chunks | "sources" >> beam.Map(lambda packed: (packed.source, None)), "dropped": dropped}
-        | "join" >> beam.CoGroupByKey()
-        | "write" >> beam.ParDo(_Write(job))
-    )
 
 
-class _OnStore(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
-    """A DoFn with the job's stores open."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
+class _Cleaning(OnStore):
+    """Puts the rows of a chunk aside, in `work/`, once models have had their say."""
 
     def setup(self) -> None:
-        self.store = self.job.store.open()
-        self.sources = cache(lambda name: self.job.sources[name].open())
-        self.documents = Documents(self._shingles)
+        super().setup()
+        self.annotator = Annotator(self.job, self.store)
 
-    def _shingles(self, source: int) -> pa.Table:
-        if is_fresh(source):
-            return self.store.get_table(self.job.work_key("shingles", source))
-        file = self.job.history[source]
-        return file.address.open().get_table(file.shingles, _SHINGLES)
+    def kept(self, source: int, found: pa.Table) -> Packed:
+        """What the chunk's documents are found by."""
+        table = self.annotator.annotated(refuse(found, self.job.tombstones))
+        kept = survivors(table)
+        self.store.put_table(self.job.work_key("rows", source), table)
+        shingles = kept.append_column("id", ids_of(kept)).select(SHINGLES)
+        self.store.put_table(self.job.work_key("shingles", source), shingles)
+        return packed(source, kept)
 
 
-class _Clean(_OnStore):
-    """Part → `Packed` for each of its chunks; their rows wait in `work/`."""
+class _Clean(_Cleaning):
+    """Part → `Packed` for each of its chunks."""
 
     def process(self, part: Part) -> Iterator[Packed]:
         part, columns = Part(*part), Counter[str]()
-        for number, chunk in enumerate(self._chunks(part, columns)):
-            source = fresh_source(part.number, number)
-            table = refuse(chunk, self.job.tombstones)
-            kept = survivors(table)
-            self.store.put_table(self.job.work_key("rows", source), table)
-            shingles = kept.append_column("id", ids_of(kept)).select(_SHINGLES)
-            self.store.put_table(self.job.work_key("shingles", source), shingles)
-            yield packed(source, kept)
-        self.store.put(f"{self.job.prefix}work/columns-{part.number:06d}.json", json.dumps(columns).encode())
+        for number, table in enumerate(self._chunks(part, columns)):
+            yield self.kept(fresh_source(part.number, number), table)
+        self.count_columns(part, columns)
 
     def _chunks(self, part: Part, columns: Counter[str]) -> Iterator[pa.Table]:
         if part.reserve is not None:
@@ -128,6 +128,24 @@ class _Clean(_OnStore):
             yield read_reserve(past.address.open(), part.reserve.key)
         else:
             yield from read_part(self.sources, part, self.job.rules, columns)
+
+
+class _CleanSurveyed(_Cleaning):
+    """Source with the places of its repeated paragraphs → `Packed` of what is left without them."""
+
+    def process(self, item: tuple[int, dict[str, Iterable[Any]]], common: Hashes) -> Iterator[Packed]:
+        source, joined = item
+        reserve = self.job.work_key("reserve", source)
+        if self.store.exists(reserve):
+            yield self.kept(source, self.store.get_table(reserve))
+            return
+        repeated = np.frombuffer(b"".join(joined["repeated"]), np.int64)
+        rows = repeats.rows_of_raw(self.store.get_table(self.job.work_key("raw", source)))
+        left, paragraphs = repeats.without_repeats(rows, repeated, common, self.job.rules)
+        table = clean_rows(left, self.job.rules)
+        if self.job.rules.quality.paragraphs is not None:
+            self.store.put_table(self.job.work_key("paragraphs", source), repeats.index_of(table, paragraphs))
+        yield self.kept(source, table)
 
 
 class _Hashes(beam.CombineFn):  # type: ignore[misc]  # Beam ships no types
@@ -159,9 +177,9 @@ class _History(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
         require_same_index(table, store.uri(file.signatures))
         found = packed(source, table)
         keys, exact = np.frombuffer(found.keys, np.uint32), column(table, "exact")
-        shared = _among(keys, wanted[0])
+        shared = among(keys, wanted[0])
         yield found._replace(
-            exact=np.where(_among(exact, wanted[1]), exact, 0).tobytes(),
+            exact=np.where(among(exact, wanted[1]), exact, 0).tobytes(),
             keys=keys[shared].tobytes(),
             rows=np.frombuffer(found.rows, np.uint32)[shared].tobytes(),
         )
@@ -176,16 +194,6 @@ def packed(source: int, table: pa.Table) -> Packed:
     return Packed(
         source, column(table, "exact").tobytes(), column(table, "signature").tobytes(), keys.tobytes(), rows.tobytes()
     )
-
-
-def _among(values: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Whether each value is in a sorted array."""
-    if not len(wanted):
-        return np.zeros(len(values), bool)
-    found: np.ndarray[Any, np.dtype[np.bool_]] = (
-        wanted[np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)] == values
-    )
-    return found
 
 
 Meeting: TypeAlias = tuple[str, int]
@@ -226,7 +234,7 @@ def _candidates(
         yield source, (kind, pairs[sources == source].tobytes())
 
 
-class _Verify(_OnStore):
+class _Verify(OnStore):
     """All candidates of one source's documents → those that are alike indeed."""
 
     def process(self, item: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[tuple[int, Verified]]:
@@ -239,7 +247,7 @@ def _pairs(found: Iterable[bytes]) -> Pairs:
     return np.frombuffer(b"".join(found), np.int64).reshape(-1, 2)
 
 
-class _Decide(_OnStore):
+class _Decide(OnStore):
     """All verified pairs → for each new source, its duplicates by their number among its documents."""
 
     def process(self, item: tuple[int, Iterable[Verified]]) -> Iterator[tuple[int, dict[int, Duplicate]]]:
@@ -251,8 +259,8 @@ class _Decide(_OnStore):
         yield from by_source.items()
 
 
-class _Write(_OnStore):
-    """Join of a source with its duplicates → shards, signatures, rejects, metrics, counts."""
+class _Write(OnStore):
+    """Join of a source with its duplicates and what quotas leave out of it → all that the job leaves, and its counts."""
 
     def process(self, item: tuple[int, dict[str, Iterable[Any]]]) -> None:
         source, joined = item
@@ -260,7 +268,13 @@ class _Write(_OnStore):
         # Duplicates are numbered among the documents that no rule has rejected.
         rows = np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
         duplicates: dict[int, Duplicate] = next(iter(joined["dropped"]), {})
-        left_out = LeftOut({int(rows[row]): each for row, each in duplicates.items()}, np.zeros(0, np.int64))
+        chosen: mixing.Chosen = next(iter(joined.get("chosen", ())), mixing.EVERYTHING)
+        left_out = LeftOut(
+            {int(rows[row]): each for row, each in duplicates.items()}, chosen.over_quota, chosen.reserved
+        )
+        table = mixing.with_values(table, chosen)
         name = source_name(source)
-        counts = write_source(self.store, self.job.prefix, name, table, left_out, self.job.rules)
+        paragraphs = self.job.work_key("paragraphs", source)
+        index = self.store.get_table(paragraphs) if self.store.exists(paragraphs) else None
+        counts = write_source(self.store, self.job.prefix, name, table, left_out, self.job.rules, index)
         self.store.put(f"{self.job.prefix}work/counts-{name}.json", json.dumps(counts).encode())

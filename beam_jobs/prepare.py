@@ -10,10 +10,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_jobs.learn import learn_domains, learn_perplexity, sum_frequencies
+from beam_jobs.mixing import REPORT
 from beam_jobs.part import Reserve, parts_of, total
 from beam_jobs.past import Past, index_files
-from beam_jobs.pipeline import Job, build
-from beam_jobs.write import FOLDERS, OVER_QUOTA
+from beam_jobs.pipeline import build
+from beam_jobs.steps import Job
+from beam_jobs.write import FOLDERS
 from lake.errors import StorageError, TidemillError
 from lake.layout import dataset_prefix
 from lake.recipe import Recipe
@@ -25,7 +28,7 @@ from lake.tombstones import NOTHING_ERASED, Tombstones
 LOCAL_RUNNER = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
 
 
-COUNTED = ("documents", "characters", "tokens", "rejected", "redacted", "domains", "languages")
+COUNTED = ("documents", "characters", "tokens", "rejected", "redacted", "domains", "languages", "reserved")
 
 
 def prepare(
@@ -39,35 +42,51 @@ def prepare(
     prefix: str | None = None,
     sources: Mapping[str, Address] | None = None,
     reserves: Sequence[Past] = (),
+    corpus: Sequence[Past] = (),
+    rejected_share: float = 0.0,
     tombstones: Tombstones = NOTHING_ERASED,
 ) -> Dataset:
     """Run the job; everything is below `prefix` (`datasets/<model>/<dataset_id>/`) when it returns.
 
     The manifest is the caller's. `sources` are the stores of the drop's objects by the name in their refs, by default
-    the one that is written to. `reserves` are earlier datasets whose left-out documents take part again. What
-    `tombstones` name becomes a reject without text.
+    the one that is written to. `history` are the indexes that documents are compared with, `corpus` the datasets
+    behind them, oldest first, of whose text perplexity is learned; `rejected_share` of their documents was rejected for
+    it. `reserves` are datasets whose left-out documents take part again. What `tombstones` name becomes a reject
+    without text.
 
-    Leaves `shards/<split>-*.parquet`, `signatures/`, `shingles/`, `rejects/`, `metrics/` and, where quotas left
-    documents out, `reserve/`. Raises TidemillError when a history index does not fit, StorageError when a store fails.
+    Leaves `shards/<split>-*.parquet`, `signatures/`, `shingles/`, `rejects/`, `metrics/` and, as the recipe
+    wants it, `reserve/`, `paragraphs/` and `frequencies/`. Raises TidemillError when a history index does not fit, StorageError when a store fails.
     """
     store = address.open()
     prefix = dataset_prefix(drop.model, dataset_id) if prefix is None else prefix
     for folder in (*FOLDERS, "work"):  # what an attempt that died has left
         store.delete_folder(f"{prefix}{folder}/")
+    rules, sources = recipe.prepare, sources or {store.name: address}
+    left_out = [Reserve(number, key) for number, past in enumerate(reserves) for key in past.keys("reserve")]
+    parts = parts_of(drop.objects, left_out)
+    learned = f"{prefix}work/perplexity.safetensors"
     job = Job(
         store=address,
         prefix=prefix,
-        rules=recipe.prepare,
-        sources=sources or {store.name: address},
+        rules=rules,
+        sources=sources,
         history=tuple(index_files(history)),
         reserves=tuple(reserves),
         tombstones=tombstones,
+        paragraphs=tuple((past.address, key) for past in history for key in past.keys("paragraphs")),
+        perplexity=learn_perplexity(store, learned, rules, corpus, parts, sources, rejected_share),
+        frequencies=sum_frequencies(store, f"{prefix}work/known.parquet", rules, history),
+        classifier=learn_domains(rules),
     )
-    left_out = [Reserve(number, key) for number, past in enumerate(reserves) for key in past.keys("reserve")]
     with _own_errors(), beam.Pipeline(options=PipelineOptions(list(runner_options))) as pipeline:
-        build(pipeline, job, parts_of(drop.objects, left_out))
+        build(pipeline, job, parts)
     counts = _counts(store, f"{prefix}work/counts-")
     columns = _counts(store, f"{prefix}work/columns-")
+    mix = (
+        json.loads(store.get(f"{prefix}{REPORT}"))
+        if rules.mix is not None and store.exists(f"{prefix}{REPORT}")
+        else []
+    )
     store.delete_folder(f"{prefix}work/")
     by_name = {name: total(each.get(name, {}) for each in counts) for name in COUNTED}
     rejected, documents = by_name["rejected"], by_name["documents"]
@@ -82,7 +101,7 @@ def prepare(
         n_objects=len(drop.objects),
         n_read=sum(documents.values()) + sum(rejected.values()),
         n_kept=sum(documents.values()),
-        n_reserved=rejected.get(OVER_QUOTA, 0),
+        n_reserved=by_name["reserved"].get("documents", 0),
         rejected=dict(sorted(rejected.items())),
         redacted=by_name["redacted"],
         n_documents={split: documents.get(split, 0) for split in SPLITS},
@@ -91,6 +110,7 @@ def prepare(
         domains=by_name["domains"],
         languages=by_name["languages"],
         columns=total(columns),
+        mix=tuple(mix),
     )
 
 

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from beam_jobs.dedup import Duplicate
+from beam_jobs.mix.distinctiveness import document_frequencies
+from beam_jobs.mix.terms import terms_of
 from beam_jobs.part import SCHEMA, ids_of
 from beam_jobs.split import splits_of
 from lake.recipe import PrepareRules
@@ -20,7 +22,7 @@ from lake.records import SPLITS
 from lake.store import Store
 
 OVER_QUOTA = "over_quota"
-FOLDERS = ("shards", "signatures", "shingles", "rejects", "metrics", "reserve")
+FOLDERS = ("shards", "signatures", "shingles", "rejects", "metrics", "reserve", "paragraphs", "frequencies")
 
 _NOT_TOLD = {"text", "reason", "detail", "redacted", "exact", "signature", "keys", "shingles", "given_id"}
 _OF_KEPT = [name for name in SCHEMA.names if name not in _NOT_TOLD]
@@ -35,24 +37,37 @@ Counts: TypeAlias = dict[str, dict[str, int]]
 
 
 class LeftOut(NamedTuple):
-    """Rows that are not kept, though no rule of their own rejects them: duplicates by row, and rows over quota."""
+    """Rows that are not kept, though no rule of their own rejects them: duplicates by row, and rows over quota.
+
+    `reserved` are those of the latter that a later drop may have.
+    """
 
     duplicates: Mapping[int, Duplicate]
     over_quota: NDArray[np.int64]
+    reserved: NDArray[np.int64]
 
 
 def write_source(
-    store: Store, prefix: str, name: str, table: pa.Table, left_out: LeftOut, rules: PrepareRules
+    store: Store,
+    prefix: str,
+    name: str,
+    table: pa.Table,
+    left_out: LeftOut,
+    rules: PrepareRules,
+    paragraphs: pa.Table | None = None,
 ) -> Counts:
     """Write one chunk's outputs below `prefix`, in files called `name`. Returns its counts, each by a name of its own.
 
-    `left_out` speaks of rows of the table, which is by `part.SCHEMA`.
+    `left_out` speaks of rows of the table, which is by `part.SCHEMA`; `paragraphs` are its `(place_id, hash)`, where
+    the recipe wants them known.
     """
+    reserve = table.take(left_out.reserved)
     table = _with_reasons(table, left_out)
     table = table.append_column("id", ids_of(table))
     kept = table.filter(pc.is_null(table["reason"]))
     counts: Counts = {
         "rejected": dict(Counter(table["reason"].drop_null().to_pylist())),
+        "reserved": {"documents": len(reserve)},
         "redacted": _redacted(table),
         "domains": sums(kept, "domain", "n_tokens"),
         "languages": dict(Counter(kept["lang"].to_pylist())),
@@ -66,17 +81,15 @@ def write_source(
                 counts.setdefault(count, {})[split] = pc.sum(shard[column]).as_py()
             counts.setdefault("documents", {})[split] = len(shard)
     rejects = table.filter(pc.is_valid(table["reason"]))
-    reserve = rejects.filter(pc.equal(rejects["reason"], OVER_QUOTA)).select(SCHEMA.names)
+    if paragraphs is not None:
+        paragraphs = paragraphs.filter(pc.is_in(paragraphs["place_id"], kept["place_id"].combine_chunks()))
     for folder, rows in (
         ("signatures", kept.select(_SIGNATURES)),
         ("shingles", kept.select(_SHINGLES)),
         ("rejects", rejects.select(_REJECTS)),
-        (
-            "reserve",
-            reserve.set_column(
-                SCHEMA.get_field_index("reason"), SCHEMA.field("reason"), pa.nulls(len(reserve), pa.string())
-            ),
-        ),
+        ("reserve", reserve),
+        ("paragraphs", paragraphs or ()),
+        ("frequencies", _frequencies(kept, rules)),
     ):
         if len(rows):
             store.put_table(f"{prefix}{folder}/{name}.parquet", rows)
@@ -102,6 +115,13 @@ def _with_reasons(table: pa.Table, left_out: LeftOut) -> pa.Table:
         .append_column("similarity", pa.array(similarity, pa.float64()))
         .append_column("duplicate_of_place", pa.array(of_place, pa.string()))
     )
+
+
+def _frequencies(kept: pa.Table, rules: PrepareRules) -> pa.Table:
+    """In how many of the kept documents each term stands, where the recipe weighs documents by that."""
+    if rules.mix is None or rules.mix.value != "tfidf":
+        return ()
+    return document_frequencies(terms_of(kept["text"].to_pylist())).to_table()
 
 
 def _redacted(table: pa.Table) -> dict[str, int]:

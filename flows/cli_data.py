@@ -127,6 +127,10 @@ def sample(
     reason: Annotated[
         str | None, typer.Option(help="rejects with this reason, such as near_duplicate or too_short; any: all rejects")
     ] = None,
+    history: Annotated[
+        list[str],
+        typer.Option("--history", metavar="DATASET", help="where else to look for what is kept instead of a duplicate"),
+    ] = [],  # noqa: B006  # how typer takes a list
     seed: Annotated[int, typer.Option(help="draws other documents")] = 0,
     characters: Annotated[int, typer.Option(min=1, help="of each text")] = 800,
     as_json: JsonOption = False,
@@ -146,8 +150,9 @@ def sample(
 
     if split and reason:
         raise typer.BadParameter("--split is of kept documents, --reason of rejects: give one of them")
-    stored = find_dataset(Context(load_settings()), dataset)
-    drawn, n_all = draw(stored, Wanted(split, lang, domain, reason), n, seed)
+    context = Context(load_settings())
+    stored, past = find_dataset(context, dataset), [find_dataset(context, each) for each in history]
+    drawn, n_all = draw(stored, Wanted(split, lang, domain, reason), n, seed, past)
     if as_json:
         out.print_json(json.dumps([_seen(one) for one in drawn]))
         return
@@ -169,6 +174,7 @@ def export(
         Literal["jsonl", "jsonl.gz", "parquet", "datasets"],
         typer.Option("--format", help="a file a split; datasets: a folder for Hugging Face load_from_disk"),
     ] = "jsonl",
+    columns: Annotated[str | None, typer.Option(help="only these, as in: id,text,lang")] = None,
 ) -> None:
     """Write the kept documents for other tools, split by split, file by file: memory does not grow with the dataset.
 
@@ -180,7 +186,8 @@ def export(
     from flows.dataset_export import export as write
     from flows.dataset_find import find_dataset
 
-    counts = write(find_dataset(Context(load_settings()), dataset), kind, folder)
+    names = [name.strip() for name in (columns or "").split(",") if name.strip()]
+    counts = write(find_dataset(Context(load_settings()), dataset), kind, folder, names)
     for split, n in counts.items():
         out.print(f"{split:10} {n:>10,} documents", highlight=False)
     out.print(str(folder), highlight=False, markup=False)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Literal
 
@@ -29,8 +29,10 @@ _ROWS = 1_000  # in a batch
 _STREAM = "data-00000-of-00001.arrow"
 
 
-def export(stored: Stored, kind: Format, folder: Path) -> dict[Split, int]:
+def export(stored: Stored, kind: Format, folder: Path, columns: Sequence[str] = ()) -> dict[Split, int]:
     """Write all splits below `folder`, which must not be there or be empty. Returns documents by split.
+
+    `columns` are those to write, in their order; all when empty.
 
     A folder that was not completed is taken away again. Raises TidemillError, and StorageError when a shard cannot be
     read.
@@ -47,7 +49,7 @@ def export(stored: Stored, kind: Format, folder: Path) -> dict[Split, int]:
         raise TidemillError(
             f"dataset {stored.name}", expected="kept documents", got="none", remedy="'tidemill data show' says why"
         )
-    schema = _schema(stored, [key for keys in shards.values() for key in keys])
+    schema = _schema(stored, next(key for keys in shards.values() for key in keys), columns)
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -71,22 +73,30 @@ def _shards(stored: Stored, split: Split) -> list[str]:
     return [key for key in keys if key.rsplit("/", 1)[-1].startswith(f"{split}-")]
 
 
-def _schema(stored: Stored, keys: list[str]) -> pa.Schema:
-    """The columns of the first shard, which all have: one job wrote them."""
-    return read_present(stored.store, keys[0]).schema.remove_metadata()
+def _schema(stored: Stored, key: str, columns: Sequence[str]) -> pa.Schema:
+    """The columns of a shard, or those of them that are wanted. All shards have the same: one job wrote them."""
+    schema = read_present(stored.store, key).schema.remove_metadata()
+    if unknown := [name for name in columns if name not in schema.names]:
+        raise TidemillError(
+            f"columns {', '.join(unknown)}",
+            expected=f"some of {', '.join(schema.names)}",
+            got=", ".join(columns),
+            remedy="leave --columns out for all",
+        )
+    return pa.schema([schema.field(name) for name in columns]) if columns else schema
 
 
 def _tables(stored: Stored, keys: list[str], schema: pa.Schema) -> Iterator[pa.Table]:
     for key in keys:
-        table = read_present(stored.store, key)
-        if table.column_names != schema.names:
+        table = read_present(stored.store, key, schema.names)
+        if set(table.column_names) != set(schema.names):
             raise TidemillError(
                 stored.store.uri(key),
                 expected=f"the columns {', '.join(schema.names)}",
                 got=", ".join(table.column_names),
                 remedy="prepare the drop again",
             )
-        yield table.cast(schema)
+        yield table.select(schema.names).cast(schema)
 
 
 def _jsonl(tables: Iterator[pa.Table], schema: pa.Schema, path: Path) -> int:

@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from flows.context import Context
 from flows.datasets import current_datasets
-from lake.bucket import Bucket
+from flows.prepare_alone import place_of
 from lake.errors import TidemillError
-from lake.folder import Folder
 from lake.layout import manifest_key
 from lake.records import Dataset
 from lake.store import Store
@@ -46,13 +45,10 @@ class Stored:
 
 def find_dataset(context: Context, subject: str) -> Stored:
     """The dataset that `subject` names. Raises TidemillError that lists those there are."""
-    if subject.startswith("s3://"):
-        name, _, prefix = subject.removeprefix("s3://").partition("/")
-        bucket = Bucket(context.address.model_copy(update={"name": name}))
-        return _read(bucket, f"{prefix.rstrip('/')}/" if prefix else "", subject)
-    path = Path(subject).expanduser()
-    if subject.startswith(("/", ".", "~")) or (subject and (path / manifest_key("")).is_file()):
-        return _read(Folder(path), "", subject)
+    is_folder = subject.startswith(("/", ".", "~")) or (subject and (Path(subject) / manifest_key("")).is_file())
+    if is_folder or "://" in subject:
+        place = place_of(subject, context.settings)
+        return _read(place.store, place.prefix, subject)
     model, _, wanted = subject.rpartition("/")
     models = [model] if model else known_models(context)
     known = [stored for name in models for stored in stored_datasets(context, name)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from checks.data_drift import OVER_QUOTA
 from flows.dataset_find import Stored
 from lake.tables import read_present, table_keys
 
@@ -27,7 +28,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Seen:
-    """A row of the shards or of the rejects, its row of the metrics, and for a duplicate the document kept instead."""
+    """A row of the shards or of the rejects, its row of the metrics, and for a duplicate the document kept instead.
+
+    Of rejects, only what quotas left out has a text: it waits for a later drop.
+    """
 
     row: dict[str, Any]
     metrics: dict[str, Any]
@@ -39,10 +43,10 @@ class Seen:
         return self.row.get("text")
 
 
-def draw(stored: Stored, wanted: Wanted, n: int, seed: int) -> tuple[list[Seen], int]:
-    """`n` documents, the same ones for the same seed, and of how many. Of a reject, no text is kept anywhere.
+def draw(stored: Stored, wanted: Wanted, n: int, seed: int, history: Sequence[Stored] = ()) -> tuple[list[Seen], int]:
+    """`n` documents, the same ones for the same seed, and of how many.
 
-    Texts are read of the files that drawn documents lie in, one file at a time.
+    What is kept instead of a duplicate is looked up here, in `history`, and in other datasets of the model. Texts are read of the files that drawn documents lie in, one file at a time.
     """
     folder = "rejects" if wanted.reason else "shards"
     places: list[tuple[str, int]] = []
@@ -61,7 +65,9 @@ def draw(stored: Stored, wanted: Wanted, n: int, seed: int) -> tuple[list[Seen],
     }
     ordered = [rows[place] for place in drawn]
     metrics = _metrics(stored, {key for key, _ in drawn}, {_place(row) for row in ordered})
-    kept = _kept(stored, {original for row in ordered if (original := _original(row))})
+    _add_reserved(stored, ordered, {key for key, _ in drawn})
+    at_hand = (stored, *history, *stored.others) if any(map(_original, ordered)) else ()
+    kept = _kept(at_hand, {original for row in ordered if (original := _original(row))})
     return [Seen(row, metrics.get(_place(row), {}), *kept.get(_original(row), (None, None))) for row in ordered], len(
         places
     )
@@ -103,11 +109,22 @@ def _metrics(stored: Stored, keys: Collection[str], places: Collection[str]) -> 
     return found
 
 
-def _kept(stored: Stored, ids: Collection[str]) -> dict[str | None, tuple[dict[str, Any], str]]:
-    """Kept documents by id or place, with the dataset they are in: this one, else the newest other that has them."""
+def _add_reserved(stored: Stored, rows: Sequence[dict[str, Any]], keys: Collection[str]) -> None:
+    """Give rows that quotas left out their text."""
+    waiting = {_place(row): row for row in rows if row.get("reason") == OVER_QUOTA}
+    for name in sorted({_chunk(key) for key in keys}) if waiting else ():
+        key = f"{stored.prefix}reserve/{name}"
+        if stored.store.exists(key):
+            for row in read_present(stored.store, key, ("place_id", "text")).to_pylist():
+                if row["place_id"] in waiting:
+                    waiting[row["place_id"]]["text"] = row["text"]
+
+
+def _kept(at_hand: Sequence[Stored], ids: Collection[str]) -> dict[str | None, tuple[dict[str, Any], str]]:
+    """Kept documents by id or place, with the dataset they are in: the first one that has them."""
     missing = set(ids)
     found: dict[str | None, tuple[dict[str, Any], str]] = {}
-    for dataset in (stored, *(stored.others if missing else ())):
+    for dataset in at_hand:
         for key in table_keys(dataset.store, dataset.prefix, "shards") if missing else ():
             named = read_present(dataset.store, key, ("place_id", "id"))
             for column in named.column_names:

@@ -80,7 +80,7 @@ def show_view(stored: Stored, found: Profile, n_sources: int) -> Group:
     if found.domains:
         tables.append(_counts("Domains", "domain", found.domains, "tokens" if dataset.domains else "documents"))
     if dataset.columns:
-        tables.append(_counts("Columns of the input", "name:type", dataset.columns, "records"))
+        tables.append(_counts("Columns of the input", "name:type", dataset.columns, "records", of_largest=True))
     sources = Table("source", "kept", "read", title="Sources", title_justify="left")
     for uri, (kept, read) in islice(found.sources.items(), n_sources):
         sources.add_row(printable(uri), f"{kept:,}", f"{read:,}")
@@ -89,9 +89,12 @@ def show_view(stored: Stored, found: Profile, n_sources: int) -> Group:
     return Group(facts, Text(), Columns(tables, padding=(0, 3)), sources)
 
 
-def _counts(title: str, what: str, counts: Mapping[str, int], unit: str = "documents") -> Table:
+def _counts(
+    title: str, what: str, counts: Mapping[str, int], unit: str = "documents", of_largest: bool = False
+) -> Table:
+    """Counts with their shares of all together, or `of_largest`: where a record is counted more than once."""
     table = Table(what, unit, "share", title=title, title_justify="left")
-    total = max(sum(counts.values()), 1)
+    total = max(counts.values(), default=1) if of_largest else max(sum(counts.values()), 1)
     for name, n in sorted(counts.items(), key=lambda item: -item[1]):
         table.add_row(printable(name), f"{n:,}", f"{n / total:.1%}")
     return table
@@ -115,11 +118,8 @@ def diff_view(a: Stored, b: Stored, found: Difference, limit: int) -> Group:
 
 
 def _whence(name: str) -> str:
-    return (
-        "not in the second, by what it says of them"
-        if name == "dropped"
-        else "not in the first, by what it says of them"
-    )
+    first, second = ("first", "second") if name == "dropped" else ("second", "first")
+    return f"only in the {first}; by what the {second} says of them:"
 
 
 def _listed(title: str, lines: Iterator[Text], limit: int) -> list[RenderableType]:
@@ -146,10 +146,11 @@ def sample_view(seen: Seen, n_characters: int, width: int) -> RenderableType:
     lines: list[RenderableType] = [Text.assemble(("from ", "dim"), printable(f"{row['source_uri']} {row['position']}"))]
     if row.get("reason"):
         lines.append(Text.assemble((row["reason"], "bold red"), printable(f"  {row.get('detail') or ''}")))
-        lines.append(_original(seen, n_characters))
+        lines.append(_original(seen, n_characters) if seen.text is None else _cut(seen.text, n_characters))
     else:
         lines.append(_cut(seen.text, n_characters))
-    measured = {name: value for name, value in {**seen.metrics, **row}.items() if name not in _NOT_MEASURES}
+    measured = {**seen.metrics, **row}
+    measured = {name: value for name, value in measured.items() if name not in _NOT_MEASURES and value is not None}
     lines.append(Text("  ".join(f"{name}={_short(value)}" for name, value in measured.items()), style="dim"))
     return Panel(Group(*lines), title=title, title_align="left", width=width)
 
@@ -175,4 +176,4 @@ def _cut(text: str | None, n_characters: int) -> Text:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(printable(value))
+    return f"{value:.3g}" if isinstance(value, float) else printable(value).plain

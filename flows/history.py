@@ -21,7 +21,11 @@ FAN_IN = 32
 
 def indexes_of(context: Context, model: str, datasets: Sequence[Dataset]) -> list[Past]:
     """The indexes that hold these datasets, in their order: compacted ones as far as there are enough of them."""
-    return _compacted(context, model, [_past(context, dataset) for dataset in datasets])
+    return _compacted(context, model, pasts_of(context, datasets))
+
+
+def pasts_of(context: Context, datasets: Sequence[Dataset]) -> list[Past]:
+    return [_past(context, dataset) for dataset in datasets]
 
 
 def reserves_of(context: Context, model: str, datasets: Sequence[Dataset]) -> list[Past]:

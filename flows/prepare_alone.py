@@ -11,6 +11,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from threading import Event, Thread
 
+from beam_jobs.parameters import prepare_parameters, rejected_share
 from beam_jobs.past import Past
 from beam_jobs.runners import runner_options
 from lake.bucket import Bucket, BucketAddress
@@ -85,7 +86,7 @@ def prepare_alone(
     past = [_past(place) for place in history]
     drop = Drop(drop_id=drop_id_of(refs), model=recipe.name, objects=tuple(refs), closed_at=datetime.now(UTC))
     inputs, code = [drop.drop_id, *(dataset.dataset_id for dataset, _ in past)], code_version("beam_jobs")
-    parameters = recipe.prepare.model_dump(mode="json")
+    parameters = prepare_parameters(recipe)
     identity = stage_id("prepare", inputs, parameters, code)
     committed = _committed(out, identity)
     if committed is not None:
@@ -103,6 +104,8 @@ def prepare_alone(
             prefix=out.prefix,
             sources={name: store.address for name, store in stores.items()},
             reserves=_reserves(past),
+            corpus=[place for _, place in past],
+            rejected_share=rejected_share([dataset for dataset, _ in past]),
         )
     write_manifest(
         out.store,

@@ -13,6 +13,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE  # stages know by their manifests what is done
 
+from beam_jobs.parameters import prepare_parameters, rejected_share
 from flows.context import Context
 from flows.datasets import (
     checkpoint_of,
@@ -22,7 +23,7 @@ from flows.datasets import (
     seen_by,
     with_split,
 )
-from flows.history import indexes_of, reserves_of
+from flows.history import indexes_of, pasts_of, reserves_of
 from flows.reports import data_check_artifact, loss_curve_artifact, shown, training_progress
 from lake.errors import CheckFailed, GateRejected, TidemillError
 from lake.layout import dataset_prefix, report_prefix, version_prefix
@@ -44,7 +45,7 @@ from lake.tombstones import Tombstones, digest
 def prepare(context: Context, drop: Drop) -> Dataset:
     """Beam: extract, clean, redact, deduplicate against the drop and all history, split."""
     recipe = context.recipe(drop.model)
-    parameters = recipe.prepare.model_dump(mode="json")
+    parameters = prepare_parameters(recipe)
     tombstones = context.ledger.erasures.tombstones(drop.model)
     committed = _committed_before(context, drop, parameters, tombstones)
     if committed is not None:
@@ -65,6 +66,8 @@ def prepare(context: Context, drop: Drop) -> Dataset:
             runner_options(recipe.runner, context.address),
             prefix=prefix,
             reserves=reserves,
+            corpus=pasts_of(context, earlier),
+            rejected_share=rejected_share(earlier),
             tombstones=tombstones,
         )
 

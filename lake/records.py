@@ -7,7 +7,7 @@ back `PredictionLog → DriftVerdict`. Keys are keys inside the bucket; a `*_pre
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -54,7 +54,8 @@ class Dataset(Record):
     `n_read == n_kept + sum(rejected.values())`. `n_documents`, `n_characters` and `n_tokens` are of kept documents by
     split, `domains` kept tokens by domain, `languages` kept documents by language, `redacted` spans by kind. `columns`
     tells of the input: how many records had a field, by `name:type`. `n_reserved` documents were left out by quotas and
-    wait for a later drop; `reused_ids` are the datasets whose left-out ones took part in this one.
+    wait for a later drop; `reused_ids` are the datasets whose left-out ones took part in this one. `mix` tells what
+    became of each domain's quota.
     """
 
     dataset_id: str
@@ -75,6 +76,7 @@ class Dataset(Record):
     columns: dict[str, int] = {}
     n_reserved: int = 0
     reused_ids: tuple[str, ...] = ()
+    mix: tuple[dict[str, Any], ...] = ()
 
 
 class SignatureIndex(Record):

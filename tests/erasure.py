@@ -139,7 +139,7 @@ def traces(context: Context, phrase: str) -> list[str]:
 def _written(bucket: Bucket, drop: Drop, identity: str, prefix: str, copy_of: Mapping[int, str]) -> Dataset:
     table = pa.concat_tables(read_part(lambda _: bucket, Part(0, drop.objects), RULES))
     copies = {row: Duplicate("exact_duplicate", 0, Identity(kept, kept), 1.0) for row, kept in copy_of.items()}
-    left_out = LeftOut(copies, np.zeros(0, np.int64))
+    left_out = LeftOut(copies, np.zeros(0, np.int64), np.zeros(0, np.int64))
     counts = write_source(bucket, prefix, "000000-00000", table, left_out, RULES)
     rejected, documents = total([counts["rejected"]]), counts.get("documents", {})
     return Dataset(

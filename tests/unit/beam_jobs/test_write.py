@@ -15,7 +15,7 @@ from lake.bucket import Bucket
 from lake.recipe import PrepareRules
 from tests.documents import document
 
-NONE = LeftOut({}, np.zeros(0, np.int64))
+NONE = LeftOut({}, np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def part(n_documents: int, rejected: dict[int, str]) -> pa.Table:
@@ -58,6 +58,7 @@ def test_everything_goes_somewhere(bucket: Bucket) -> None:
             3: Duplicate("near_duplicate", 9, Identity("h9", "place h9"), 0.85),
             5: Duplicate("exact_duplicate", 0, Identity("p0", "p0"), 1.0),
         },
+        np.array([6]),
         np.array([6]),
     )
     table = part(40, {1: "too_short", 2: "bad_json"})

@@ -1,0 +1,78 @@
+"""What a job learns before it starts: from the history, what is usual and what is known; from seeds, the domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+
+from beam_jobs.mix.classifier import Classifier, train
+from beam_jobs.mix.distinctiveness import DocumentFrequencies
+from beam_jobs.mix.seeds import seeds_of
+from beam_jobs.part import Part, read_part
+from beam_jobs.past import Past
+from beam_jobs.perplexity.reference import learn
+from lake.recipe import PrepareRules
+from lake.store import Address, Store
+
+
+def learn_perplexity(
+    store: Store,
+    key: str,
+    rules: PrepareRules,
+    corpus: Sequence[Past],
+    parts: Sequence[Part],
+    sources: Mapping[str, Address],
+    rejected_share: float,
+) -> str | None:
+    """Learn what documents are judged by from `corpus`, the newest first, or from the drop itself where there is none.
+
+    Returns the key that it is stored under; None where the recipe does not want it or there is too little to learn from.
+    """
+    wanted = rules.perplexity
+    if wanted is None:
+        return None
+    judges_itself = not corpus
+    if judges_itself and not wanted.bootstrap:
+        return None
+    texts = _texts_of(parts, rules, cache(lambda name: sources[name].open())) if judges_itself else _texts(corpus)
+    reference = learn(texts, wanted, judges_itself=judges_itself, rejected_share=rejected_share)
+    if reference is None:
+        return None
+    store.put(key, reference.to_bytes())
+    return key
+
+
+def sum_frequencies(store: Store, key: str, rules: PrepareRules, history: Sequence[Past]) -> str | None:
+    """Add up in how many documents of the history each term stands. Returns the key that the sum is stored under."""
+    if rules.mix is None or rules.mix.value != "tfidf" or not history:
+        return None
+    total = sum(frequencies_of(history), start=DocumentFrequencies.none())
+    store.put_table(key, total.to_table())
+    return key
+
+
+def frequencies_of(history: Sequence[Past]) -> Iterator[DocumentFrequencies]:
+    for past in history:
+        store = past.address.open()
+        for key in past.keys("frequencies"):
+            yield DocumentFrequencies.from_table(store.get_table(key), store.uri(key))
+
+
+def learn_domains(rules: PrepareRules) -> Classifier | None:
+    """Train on the recipe's labelled seeds, where there are some."""
+    seeds = [] if rules.mix is None else seeds_of(rules.mix)
+    return train(seeds, rules.mix.labels) if rules.mix is not None and seeds else None
+
+
+def _texts(corpus: Sequence[Past]) -> Iterator[str]:
+    for past in reversed(corpus):
+        store = past.address.open()
+        for key in past.keys("shards"):
+            yield from store.get_table(key, ["text"])["text"].to_pylist()
+
+
+def _texts_of(parts: Sequence[Part], rules: PrepareRules, stores: Callable[[str], Store]) -> Iterator[str]:
+    """Cleaned documents of the drop, before its job: read again by it later."""
+    for part in parts:
+        for table in read_part(stores, part, rules):
+            yield from table["text"].drop_null().to_pylist()

@@ -1,0 +1,40 @@
+"""What a preparation depends on besides its objects: the recipe's rules, the files that they name, what was cut before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beam_jobs.mix.files import digests_of
+from beam_jobs.perplexity.scorer import REASON
+from lake.errors import RecipeError
+from lake.recipe import Recipe
+from lake.records import Dataset
+
+
+def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
+    """Parameters of the stage: another value of any of them makes another dataset. Raises RecipeError for a missing file."""
+    rules = recipe.prepare
+    parameters = rules.model_dump(mode="json")
+    files = {} if rules.mix is None else digests_of(rules.mix)
+    toxicity = rules.quality.toxicity
+    if toxicity is not None and toxicity.file is not None:
+        path = Path(toxicity.file.removeprefix("file:"))
+        try:
+            files[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise RecipeError(
+                f"prepare.quality.toxicity.file, {path}",
+                expected="a file of words, one a line",
+                got=error.strerror or type(error).__name__,
+                remedy="put it there, or take it out of the recipe",
+            ) from error
+    return parameters | ({"files": files} if files else {})
+
+
+def rejected_share(history: Sequence[Dataset]) -> float:
+    """Of the documents that reached the scoring in these datasets, the share that was rejected for its perplexity."""
+    rejected = sum(dataset.rejected.get(REASON, 0) for dataset in history)
+    return rejected / (rejected + sum(dataset.n_kept for dataset in history)) if rejected else 0.0

@@ -67,6 +67,13 @@ def test_json_lines_are_json_whatever_the_numbers(tmp_path: Path) -> None:
     assert (told["text"], told["letters_share"], told["repetition"]) == (row["text"], None, None)
 
 
+def test_only_some_columns(dataset: Stored, tmp_path: Path) -> None:
+    export(dataset, "datasets", tmp_path / "out", ["text", "lang"])
+    assert datasets.load_from_disk(str(tmp_path / "out"))["test"].column_names == ["text", "lang"]
+    with pytest.raises(TidemillError, match="columns nix: expected some of id, place_id, text"):
+        export(dataset, "jsonl", tmp_path / "other", ["nix", "text"])
+
+
 def test_what_is_in_the_way_is_left_alone(dataset: Stored, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     export(dataset, "jsonl", tmp_path / "out")  # an empty folder is as good as none

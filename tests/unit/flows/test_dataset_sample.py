@@ -10,7 +10,7 @@ from flows.dataset_find import Stored
 from flows.dataset_sample import Seen, Wanted, draw
 from flows.dataset_views import printable, sample_view
 from lake.folder import Folder
-from tests.prepared import kept, put_dataset, rejected
+from tests.prepared import kept, put_dataset, rejected, table_of
 
 ROWS = [
     *(
@@ -80,6 +80,24 @@ def test_a_duplicate_comes_with_what_is_kept_instead(dataset: Stored) -> None:
     assert (copy.kept["text"], copy.kept_in) == ("text 3", "d1")
     (far,), _ = draw(dataset, Wanted(reason="exact_duplicate"), 5, 0)
     assert far.kept is None
+
+
+def test_what_is_kept_instead_may_be_in_the_history(dataset: Stored, tmp_path: Path) -> None:
+    store = Folder(tmp_path / "h")
+    past = Stored(store, "", put_dataset(store, "", [kept("elsewhere", "an earlier text")], dataset_id="d0"))
+    (far,), _ = draw(dataset, Wanted(reason="exact_duplicate"), 5, 0, [past])
+    assert far.kept is not None
+    assert (far.kept["text"], far.kept_in) == ("an earlier text", "d0")
+
+
+def test_what_quotas_left_out_has_its_text(tmp_path: Path) -> None:
+    store = Folder(tmp_path)
+    left_out = rejected("later", "over_quota")
+    dataset = Stored(store, "", put_dataset(store, "", [left_out]))
+    store.put_table("reserve/n000000.parquet", table_of([left_out | {"text": "a good text"}], ["place_id", "text"]))
+    (seen,), _ = draw(dataset, Wanted(reason="over_quota"), 5, 0)
+    assert seen.text == "a good text"
+    assert "a good text" in shown(seen) and "over_quota" in shown(seen)
 
 
 def test_a_dataset_of_the_first_version(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from beam_jobs import part
+from beam_jobs.past import Past
 from beam_jobs.prepare import prepare
 from beam_jobs.runners import runner_options
 from beam_jobs.worker_errors import worker_error
@@ -23,15 +24,28 @@ from lake.bucket import Bucket
 from lake.errors import StorageError, TidemillError
 from lake.folder import Folder
 from lake.layout import dataset_prefix
-from lake.recipe import Recipe
+from lake.recipe import Recipe, parse_recipe
 from lake.recipe.runner import Runner
 from lake.store import Store
+from tests.documents import document
 from tests.portable import prism, worker_pool
 from tests.preparation import MODEL, await_some, counts, digests, put, texts
 
 pytestmark = pytest.mark.integration
 
 RECIPE = Recipe(name=MODEL)
+EVERYTHING = parse_recipe(
+    """
+name: m
+prepare:
+  mix:
+    domains: {servers: {keywords: [server, client, socket], min_matches: 2}}
+    quotas: {servers: 0.4}
+  quality: {paragraphs: {min_characters: 20}, boilerplate: {min_documents: 5}}
+  perplexity: {drop: [tail]}
+""",
+    "m.yaml",
+)
 LOCAL = Runner()
 
 
@@ -61,6 +75,23 @@ def test_the_outcome_is_that_of_one_process_byte_for_byte(
     assert alone.rejected["exact_duplicate"] == 60
     assert alone.rejected["near_duplicate"] > 50
     assert digests(store, apart) == digests(store, alone)
+
+
+def test_so_is_that_of_a_recipe_which_asks_for_everything_against_history(
+    tmp_path: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "PART_OBJECTS", 2)
+    store = Folder(tmp_path)
+    local, apart = runner_options(LOCAL, store.address), runner_options(runner, store.address)
+    first = put(store, texts(100), n_objects=6)
+    found = [prepare(first, EVERYTHING, store.address, name, [], how) for name, how in (("a", local), ("b", apart))]
+    assert digests(store, found[0]) == digests(store, found[1])
+    past = [Past("a", store.address, found[0].prefix)]
+    second = put(store, [document(number) for number in range(50, 150)], n_objects=4)
+    found = [prepare(second, EVERYTHING, store.address, name, past, how) for name, how in (("c", local), ("d", apart))]
+    assert counts(found[0]) == counts(found[1])
+    assert digests(store, found[0]) == digests(store, found[1])
+    assert 0 < found[0].n_kept < 60
 
 
 def test_a_worker_that_is_killed_fails_the_job_and_the_next_attempt_leaves_the_same(

@@ -29,10 +29,13 @@ class Classifier:
     bias: NDArray[np.float32]
 
     def probabilities(self, terms: Terms) -> NDArray[np.float64]:
-        """float64 `[n_documents, n_labels]`; rows sum to 1. Words that no seed has count for no label."""
+        """float64 `[n_documents, n_labels]`; rows sum to 1, and are even where no seed has a word of the document."""
         features = _features(terms)
         weights = _normalised(terms, sublinear(terms.counts) * self.idf[features])
-        logits = np.stack([terms.sums(weights * row[features]) for row in self.weights], axis=1) + self.bias
+        # Seeds consist of known words; of a document that does not, the bias counts as much less.
+        known = np.sqrt(terms.sums(np.where(self.weights.any(axis=0).take(features), weights * weights, 0)))
+        logits = np.stack([terms.sums(weights * row[features]) for row in self.weights], axis=1)
+        logits += known[:, None] * self.bias
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)
 

@@ -44,7 +44,7 @@ def test_probabilities_sum_to_one_and_are_even_without_a_known_word() -> None:
     assert found.sum(axis=1) == pytest.approx(np.ones(4))
     assert found[0, 0] > 0.9
     assert found[1, 1] > 0.9
-    assert found[2:] == pytest.approx(np.full((2, 2), 0.5), abs=0.01)
+    assert found[2:] == pytest.approx(np.full((2, 2), 0.5))
 
 
 def test_what_is_unlike_all_seeds_is_other(real_texts: RealTexts) -> None:

@@ -30,8 +30,8 @@ def compact(store: Store, history: Sequence[Past], prefix: str) -> int:
         n_documents += len(signatures)
     for number, paragraphs in enumerate(_paragraphs(history)):
         store.put_table(f"{prefix}paragraphs/{number:06d}.parquet", paragraphs)
-    total = sum(frequencies_of(history), start=DocumentFrequencies.none())
-    if total.n_documents:
+    if any(past.keys("frequencies") for past in history):
+        total = sum(frequencies_of(history), start=DocumentFrequencies.none())
         store.put_table(f"{prefix}frequencies/000000.parquet", total.to_table())
     return n_documents
 

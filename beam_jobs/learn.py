@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 from beam_jobs.mix.classifier import Classifier, train
-from beam_jobs.mix.distinctiveness import DocumentFrequencies
+from beam_jobs.mix.distinctiveness import DocumentFrequencies, document_frequencies
 from beam_jobs.mix.seeds import seeds_of
+from beam_jobs.mix.terms import terms_of
 from beam_jobs.part import Part, read_part
 from beam_jobs.past import Past
 from beam_jobs.perplexity.reference import learn
@@ -52,10 +53,14 @@ def sum_frequencies(store: Store, key: str, rules: PrepareRules, history: Sequen
 
 
 def frequencies_of(history: Sequence[Past]) -> Iterator[DocumentFrequencies]:
+    """Those that were stored; of a dataset that was prepared without a mix, they are counted now."""
     for past in history:
         store = past.address.open()
-        for key in past.keys("frequencies"):
+        stored = past.keys("frequencies")
+        for key in stored:
             yield DocumentFrequencies.from_table(store.get_table(key), store.uri(key))
+        for key in [] if stored else past.keys("shards"):
+            yield document_frequencies(terms_of(store.get_table(key, ["text"])["text"].to_pylist()))
 
 
 def learn_domains(rules: PrepareRules) -> Classifier | None:

@@ -18,7 +18,11 @@ def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
     """Parameters of the stage: another value of any of them makes another dataset. Raises RecipeError for a missing file."""
     rules = recipe.prepare
     parameters = rules.model_dump(mode="json")
-    files = {} if rules.mix is None else digests_of(rules.mix)
+    files: dict[str, str] = {}
+    if rules.mix is not None:
+        files |= digests_of(rules.mix)
+        # Of two domains that match alike the first one wins, and the order of a mapping is no part of its JSON here.
+        parameters["labels"] = rules.mix.labels
     toxicity = rules.quality.toxicity
     if toxicity is not None and toxicity.file is not None:
         path = Path(toxicity.file.removeprefix("file:"))

@@ -108,9 +108,12 @@ def _with_reasons(table: pa.Table, left_out: LeftOut) -> pa.Table:
             duplicate.identity.place_id,
         )
         similarity[row] = round(duplicate.similarity, 6)
-    reasons[left_out.over_quota] = OVER_QUOTA
+    details = np.array(table["detail"].to_pylist(), object)
+    reasons[left_out.over_quota], details[left_out.over_quota] = OVER_QUOTA, "beyond what is kept for later drops"
+    details[left_out.reserved] = "kept for later drops"
     return (
         table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))
+        .set_column(table.schema.get_field_index("detail"), "detail", pa.array(details, pa.string()))
         .append_column("duplicate_of", pa.array(duplicate_of, pa.string()))
         .append_column("similarity", pa.array(similarity, pa.float64()))
         .append_column("duplicate_of_place", pa.array(of_place, pa.string()))

@@ -133,7 +133,7 @@ def _prepared(context: Context, drop: Drop) -> Dataset:
     """The drop's dataset, checked, waiting for a training. What it could not read is noted in the ledger."""
     drop_id, owner = drop.drop_id, process_owner()
     try:
-        dataset = tasks.prepare(context, drop)
+        dataset = tasks.prepare(context, drop_id)
         context.ledger.arrivals.mark_unread(drop_id, unread_objects(context, dataset))
         tasks.check(context, dataset)
     except CheckFailed as error:

@@ -41,9 +41,17 @@ from lake.stage import code_version, run_stage, stage_id
 from lake.tombstones import Tombstones, digest
 
 
-@task(task_run_name="prepare {drop.drop_id}", cache_policy=NO_CACHE)
-def prepare(context: Context, drop: Drop) -> Dataset:
-    """Beam: extract, clean, redact, deduplicate against the drop and all history, split."""
+@task(task_run_name="prepare {drop_id}", cache_policy=NO_CACHE)
+def prepare(context: Context, drop_id: str) -> Dataset:
+    """Beam: extract, clean, redact, deduplicate against the drop and all history, select, split.
+
+    By id: Prefect would look through each of a drop's 100,000 objects for something to wait for.
+    """
+    drop = context.ledger.drops.get(drop_id)
+    if drop is None:
+        raise TidemillError(
+            f"drop {drop_id}", expected="a drop in the ledger", got="none", remedy="'tidemill runs' lists the drops"
+        )
     recipe = context.recipe(drop.model)
     parameters = prepare_parameters(recipe)
     tombstones = context.ledger.erasures.tombstones(drop.model)

@@ -56,8 +56,8 @@ def _fields_at(loc: tuple[int | str, ...]) -> list[str]:
     """The names that a section may hold. `loc` leads to it from the top; numbers in it are places in a list."""
     section: type[BaseModel] = Recipe
     for name in (part for part in loc if isinstance(part, str)):
-        found = section.model_fields[name].annotation
-        section = next(
-            kind for kind in (*get_args(found), found) if isinstance(kind, type) and issubclass(kind, Section)
-        )
+        if name in section.model_fields:  # a key of a mapping is no field
+            found = section.model_fields[name].annotation
+            kinds = (*get_args(found), found)
+            section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), section)
     return list(section.model_fields)

@@ -84,7 +84,7 @@ def stage(name: str, model: str, subject: str, result: str) -> None:
         if name == "prepare":
             drop = context.ledger.drops.get(subject)
             assert drop is not None
-            tasks.prepare.fn(context, drop)
+            tasks.prepare.fn(context, drop.drop_id)
         else:
             _of_version(name, context, model, subject)
         outcome = {"error": None}

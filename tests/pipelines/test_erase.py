@@ -36,7 +36,7 @@ def prepared(context: Context, drop: Drop) -> Dataset:
     now = datetime.now(UTC)
     claimed = context.ledger.drops.claim(drop.drop_id, "test", now)
     assert claimed is not None
-    dataset = tasks.prepare.fn(context, claimed)
+    dataset = tasks.prepare.fn(context, claimed.drop_id)
     assert context.ledger.drops.move(drop.drop_id, "preparing", "waiting", now, dataset_id=dataset.dataset_id)
     return dataset
 

@@ -37,7 +37,13 @@ def test_every_example_parses(path: Path) -> None:
         ("name: docs\ntraining: {ranks: 8}", "training.ranks", "8", "one of method, rank, alpha"),
         ("name: docs\nbase_model: gpt2", "base_model", "'gpt2'", "smollm2-135m-instruct"),
         ("name: docs\nprepare: {min_jaccard: 80}", "prepare.min_jaccard", "80", "less than or equal to 1"),
-        ("name: docs\nprepare: {redact: [names]}", "prepare.redact.0", "'names'", "'email', 'phone' or 'key'"),
+        ("name: docs\nprepare: {redact: [names]}", "prepare.redact.0", "'names'", "'ip' or 'phone'"),
+        (
+            "name: docs\nprepare: {mix: {domains: {a: {keyword: [x]}}}}",
+            "prepare.mix.domains.a.keyword",
+            "['x']",
+            "one of sources, keywords",
+        ),
         ("name: docs\nprepare: {validation_share: 0.5, test_share: 0.5}", "prepare", "0.5", "below 1 together"),
         ("name: docs\nprepare: {max_characters: 100}", "prepare", "100", "min_characters of at most"),
         (

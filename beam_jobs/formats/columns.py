@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from beam_jobs.formats.extracted import Extracted, shorten
@@ -44,10 +45,19 @@ class Columns:
             parts = [("\n\n" if number else "", column) for number, column in enumerate(text)]
         return cls(tuple(parts), rules.formats.id, rules.max_record_bytes)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The columns that make up the text."""
         return [column for _, column in self.parts if column is not None]
+
+    @cached_property
+    def _single(self) -> str | None:
+        """The column, if the text is one column as it is."""
+        return self.names[0] if len(self.parts) == 1 and self.parts[0][0] == "" else None
+
+    @cached_property
+    def _wanted(self) -> str:
+        return _either(self.names)
 
     def wanted(self, present: Sequence[str]) -> list[str]:
         """Those of the present columns that text or id are read from, dots followed to the outermost."""
@@ -59,16 +69,16 @@ class Columns:
         """What is wrong with a table of these columns, if none of them holds text."""
         if any(name in present or name.split(".", 1)[0] in present for name in self.names):
             return None
-        return f"no column {_either(self.names)}; found {', '.join(present[:50])}"
+        return f"no column {self._wanted}; found {', '.join(present[:50])}"
 
     def document(self, record: Any, position: str) -> Extracted:
         """The record's document, or the dead letter `no_text_field` or `record_too_large`."""
         if not isinstance(record, dict):
-            detail = f"an object with {_either(self.names)} expected, found {type(record).__name__}"
+            detail = f"an object with {self._wanted} expected, found {type(record).__name__}"
             return Extracted(position, reason="no_text_field", detail=detail)
         text = self._text(record)
         if text is None:
-            detail = f"text in {_either(self.names)} expected, found {self._found(record)}"
+            detail = f"text in {self._wanted} expected, found {self._found(record)}"
             return Extracted(position, reason="no_text_field", detail=shorten(detail))
         if len(text) > self.max_record_bytes:
             detail = f"{len(text)} characters, at most {self.max_record_bytes} bytes"
@@ -78,8 +88,8 @@ class Columns:
         return Extracted(position, text=text, given_id=shorten(given) or None if named else None)
 
     def _text(self, record: dict[str, Any]) -> str | None:
-        if len(self.parts) == 1 and self.parts[0][0] == "":
-            text = _at(record, self.names[0])
+        if self._single is not None:
+            text = _at(record, self._single)
             return text if isinstance(text, str) else None
         values = [_printed(_at(record, column)) if column is not None else None for _, column in self.parts]
         if not any(values):

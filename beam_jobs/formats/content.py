@@ -87,18 +87,24 @@ class Content:
 
         A line cut off by truncation is not yielded: half a record is none.
         """
-        rest, skipping = b"", False
+        held: list[bytes] = []
+        n_held, skipping = 0, False
         for chunk in self.chunks():
-            *complete, rest = (rest + chunk).split(b"\n")
-            for line in complete:
-                yield None if skipping or len(line) > max_line_bytes else line
-                skipping = False
-            if len(rest) > max_line_bytes:
-                rest, skipping = b"", True
+            first, *others = chunk.split(b"\n")
+            n_held += len(first)
+            skipping = skipping or n_held > max_line_bytes
+            if not others:
+                held = [] if skipping else [*held, first]
+                continue
+            yield None if skipping else b"".join([*held, first])
+            for line in others[:-1]:
+                yield line if len(line) <= max_line_bytes else None
+            held, n_held = [others[-1]], len(others[-1])
+            skipping = n_held > max_line_bytes
         if skipping:
             yield None
-        elif rest:
-            yield rest
+        elif n_held:
+            yield b"".join(held)
 
 
 def _raising(error: Unreadable) -> Iterator[bytes]:

@@ -77,6 +77,8 @@ def _read(sample: bytes, encoding: str) -> _Reading | None:
     n_unusual = sum(1 for _ in _UNUSUAL.finditer(text))
     if n_unusual < _MIN_UNUSUAL or _NEVER.search(text):
         return None
+    if sum(map(str.isupper, text)) > sum(map(str.islower, text)):  # KOI8 and Windows have each other's capitals
+        return None
     if sum(1 for _ in _BROKEN.finditer(text)) > _MAX_BROKEN * n_unusual:
         return None
     told = "\n".join(line for line in text.split("\n") if not line.isascii())  # what else there is may be English

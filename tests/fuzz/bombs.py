@@ -112,7 +112,7 @@ def _deep_json(draw: random.Random) -> Made:
 
 def _wide_json(draw: random.Random) -> Made:
     item = draw.choice([b"[],", b'{"":1},', b"1,", b'"",'])
-    return "a.json", b"[" + draw.choice([b"", b"["]) + item * (_size(draw) // len(item)) + b"1]"
+    return "a.json", b"[" + draw.choice([b"", b"["]) + item * (_size(draw) // 4 // len(item)) + b"1]"
 
 
 def _names(draw: random.Random) -> Made:

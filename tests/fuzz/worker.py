@@ -12,13 +12,13 @@ import resource
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import NamedTuple
 
 from beam_jobs.formats import extract
 from lake.recipe import PrepareRules
 from lake.recipe.formats import Formats
 from tests.fuzz.mutations import case
+from tests.memory import peak_bytes, reset_peak
 
 MAX_ADDRESS_BYTES = 6_000_000_000  # a stop for what would take the machine down; the limit of an input is on its memory
 RULES = (
@@ -43,7 +43,7 @@ def run(seed: int) -> Outcome:
     made = case(seed)
     sys.stdout.write("start\n")
     sys.stdout.flush()
-    before, started = _reset_peak(), time.process_time()
+    before, started = reset_peak(), time.process_time()
     n_documents, reasons, wrong = 0, Counter[str](), None
     positions = set[str]()
     columns = Counter[str]()
@@ -60,7 +60,7 @@ def run(seed: int) -> Outcome:
     if len(columns) > 1_001:
         wrong = wrong or f"{len(columns)} columns counted"
     return Outcome(
-        seed, made.family, n_documents, dict(reasons), time.process_time() - started, _peak() - before, wrong
+        seed, made.family, n_documents, dict(reasons), time.process_time() - started, peak_bytes() - before, wrong
     )
 
 
@@ -79,16 +79,6 @@ def _wrong(
             return f"{len(told)} characters told in {position[:50]!r}"
         told.encode()
     return None
-
-
-def _reset_peak() -> int:
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found.group(1)) * 1024 if found else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from beam_jobs.neighbours import SKETCH, Entries, candidate_pairs
 from beam_jobs.numbers import fresh_source, numbers_of
 from beam_jobs.pipeline import PARTITIONS
-from beam_jobs.simhash import Shingles
+from beam_jobs.steps import among
 from benchmarks._memory import peak_bytes
 from lake.recipe import PrepareRules
 
@@ -37,7 +37,7 @@ def measure(n_history: int, n_new: int) -> dict[str, float]:
     cpu_s, shared = time.process_time() - started, []
     for file in _files(n_history, 0):
         started = time.process_time()
-        shared.append(file.only(_among(file.keys, wanted)))
+        shared.append(file.only(among(file.keys, wanted)))
         cpu_s += time.process_time() - started
     started = time.process_time()
     n_pairs = 0
@@ -72,13 +72,6 @@ def _plant(new: Entries, old: Entries, n: int) -> int:
     new.keys[copied] = old.keys[: n * SKETCH]
     new.signatures[copied] = old.signatures[: n * SKETCH] ^ np.repeat(flipped, SKETCH)
     return n
-
-
-def _among(values: Shingles, wanted: Shingles) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Whether each is in a sorted array: what the job keeps of a file of history."""
-    place = np.minimum(np.searchsorted(wanted, values), len(wanted) - 1)
-    shared: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = wanted[place] == values
-    return shared
 
 
 def _together(*found: Entries) -> Entries:

@@ -116,9 +116,9 @@ def _loop(bucket: Bucket) -> int:
     alike = verify(pairs, first_copies(column(kept, "exact"), numbers), documents, rules.min_jaccard)
     duplicates = decide([alike], rules.min_jaccard, documents.similarity)
     rows = np.flatnonzero(pc.is_null(table["reason"]).to_numpy())
-    left_out = LeftOut(
-        {int(rows[number - numbers[0]]): each for number, each in duplicates.items()}, np.zeros(0, np.int64)
-    )
+    nothing = np.zeros(0, np.int64)
+    dropped_rows = {int(rows[number - numbers[0]]): each for number, each in duplicates.items()}
+    left_out = LeftOut(dropped_rows, over_quota=nothing, reserved=nothing)
     write_source(bucket, dataset_prefix(RECIPE.name, "loop"), "all", table, left_out, rules)
     return len(table)
 

@@ -19,8 +19,9 @@ _INVISIBLE = re.compile(
     + "]+"
     r"|(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])"
 )
-# One round is enough for all but what is made to need more.
-_MAX_ROUNDS = 8
+_SUSPECT = re.compile(_INVISIBLE.pattern[: _INVISIBLE.pattern.index("]")] + "\u200c\u200d]")
+# One repair is enough for all but what is made to need more.
+_MAX_REPAIRS = 8
 
 
 def normalise(text: str) -> str:
@@ -28,28 +29,20 @@ def normalise(text: str) -> str:
 
     Idempotent: what one repair uncovers is repaired too.
     """
-    if not _UNUSUAL.search(text):
-        return _spaced(text)
-    done: set[str] = set()
-    for _ in range(_MAX_ROUNDS):
-        before, text = text, _round(text, done)
-        if text == before:
-            break
-    return text
-
-
-def _round(text: str, done: set[str]) -> str:
-    """`done` are the lines that need no further repair."""
-    lines = []
-    for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+    if _UNUSUAL.search(text):
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         # ftfy works line by line and leaves plain ASCII alone, but takes 100 times as long to find that out.
-        if line in done or not _UNUSUAL.search(line):
-            lines.append(line)
-        else:
-            lines.append(_INVISIBLE.sub("", ftfy.fix_text(line, normalization="NFC", unescape_html=False)))
-            done.add(lines[-1])
-    return _spaced("\n".join(lines))
-
-
-def _spaced(text: str) -> str:
+        text = "\n".join(_repaired(line) if _UNUSUAL.search(line) else line for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text).replace(" \n", "\n")).strip()
+
+
+def _repaired(line: str) -> str:
+    for _ in range(_MAX_REPAIRS):
+        fixed = ftfy.fix_text(line, normalization="NFC", unescape_html=False)
+        if "\n" in fixed:  # a line separator was among what is repaired
+            return "\n".join(map(_repaired, fixed.split("\n")))
+        seen = _INVISIBLE.sub("", fixed) if _SUSPECT.search(fixed) else fixed
+        line = _SPACES.sub(" ", seen).rstrip()
+        if line == fixed:
+            break
+    return line

@@ -1,24 +1,14 @@
-"""The rules on one document: each rejects what it names, and normalising is what ftfy would do, only faster."""
+"""Each rule rejects what it names, in order, and what is kept comes with everything that was measured of it."""
 
 from __future__ import annotations
 
 import re
 
-import ftfy
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from beam_jobs.clean import (
-    Cleaned,
-    clean,
-    detect_language,
-    letters_share,
-    normalise,
-    repeated_lines,
-    repeated_runs,
-)
+from beam_jobs.clean import Cleaned, clean, clean_batch
 from beam_jobs.formats import Extracted
+from beam_jobs.rules import MEASURES, fineweb, gopher
 from beam_jobs.simhash import fingerprint
 from lake.recipe import PrepareRules
 
@@ -90,79 +80,75 @@ def test_personal_data_is_gone_before_anything_is_measured() -> None:
     assert cleaned(ENGLISH + "jane@example.org", PrepareRules(redact=())).n_redacted == 0
 
 
+def test_tokens_are_words_and_marks() -> None:
+    found = cleaned(ENGLISH)
+    assert found.n_tokens == len(re.findall(r"\w+|[^\w\s]", ENGLISH))
+
+
+def test_what_was_redacted_is_counted_by_kind() -> None:
+    found = cleaned(
+        ENGLISH + "Ask jane@example.org or joe@example.org, IBAN GB82WEST12345698765432, from 93.184.216.34."
+    )
+    assert found.redacted == {"email": 2, "iban": 1}
+    assert "93.184.216.34" in found.text  # versions look like addresses: not by default
+    assert cleaned(ENGLISH + "From 93.184.216.34.", PrepareRules(redact=("ip",))).redacted == {"ip": 1}
+
+
+def test_nothing_more_is_measured_than_the_recipe_asks_for() -> None:
+    assert cleaned(ENGLISH).measures == {}
+    found = cleaned(ENGLISH, PrepareRules(quality={"gopher": {"min_doc_words": 20}, "fineweb": True}))
+    assert found.reason is None
+    assert set(found.measures) == {*gopher.MEASURES, *fineweb.MEASURES}
+    assert set(found.measures) < set(MEASURES)
+
+
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("text", "quality", "reason", "detail"),
     [
-        ("FranÃ§ois said â€œhiâ€\x9d", 'François said "hi"'),
-        ("cafe\u0301", "café"),
-        ("a  \t b \n\n\n\n c\t", "a b\n\n c"),
-        ("one\r\ntwo\rthree\u2028four", "one\ntwo\nthree\nfour"),
-        ("a\x00b\x07c\x1b[31mred\x1b[0m", "abcred"),
-        ("no\xa0break", "no break"),
-        ("\ufefftext", "text"),
-        ("half \ud800 a character", "half \ufffd a character"),
-        ("&lt;b&gt; stays", "&lt;b&gt; stays"),
-        ("   ", ""),
+        (ENGLISH, {"gopher": {"min_doc_words": 99}}, "gopher_word_count", "at least 99"),
+        ("\n".join(ENGLISH.split(" ")), {"fineweb": True}, "fineweb_short_lines", "at most 0.67"),
+        (ENGLISH, {"c4": True}, "c4_too_few_sentences", "3, at least 5"),
+        (ENGLISH, {"toxicity": {"words": ["client"]}}, "toxic", "1, at most 0"),
+        (GERMAN, {"toxicity": {"words": ["server"]}}, "wrong_language", "de"),
     ],
 )
-def test_normalising(text: str, expected: str) -> None:
-    assert normalise(text) == expected
+def test_a_broken_published_rule_is_told(text: str, quality: object, reason: str, detail: str) -> None:
+    found = cleaned(text, PrepareRules.model_validate({"quality": quality}))
+    assert found.reason == reason
+    assert detail in found.detail
+    assert found.fingerprint is None
 
 
-def slowly(text: str) -> str:
-    """What `normalise` promises, in the plainest way: ftfy on the whole text, then spaces."""
-    fixed = ftfy.fix_text(text, normalization="NFC", unescape_html=False)
-    lines = (re.sub(r"[^\S\n]+", " ", line).rstrip() for line in fixed.split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+def test_lines_that_c4_removes_are_gone_and_counted() -> None:
+    rules = PrepareRules.model_validate({"quality": {"c4": {"min_num_sentences": 3}}})
+    found = cleaned(f"Home | About\n{ENGLISH}\nPlease enable JavaScript to go on.", rules)
+    assert (found.reason, found.text) == (None, ENGLISH.strip())
+    assert found.measures == {"c4_removed_lines": 2, "sentences": 3}
 
 
-_ODD = st.sampled_from("Ã©â€œ\x9d“”ﬁ\u0301\u2028\x85\xa0\r\n\t \x00\x1b[m&lt;aé1日\ud800\ufeff\x0c…")
+def test_names_are_replaced_in_what_is_kept() -> None:
+    pytest.importorskip("spacy", reason="the extra `names` is not installed")
+    rules = PrepareRules.model_validate({"privacy": {"names": True}})
+    several = [
+        Extracted("line:1", ENGLISH + "It was written by Maria Schneider in Berlin, mail maria@example.org."),
+        Extracted("line:2", "Too short for Maria Schneider."),
+        Extracted("line:3", reason="bad_json", detail="why"),
+        Extracted("line:4", ENGLISH),
+    ]
+    named, short, dead, plain = clean_batch(several, rules)
+    assert named.text == ENGLISH + "It was written by <PERSON> in <PLACE>, mail <EMAIL>."
+    assert named.redacted == {"email": 1, "person": 1, "place": 1}
+    assert named.n_redacted == 3
+    assert named.fingerprint is not None
+    assert named.fingerprint.exact == fingerprint(named.text).exact
+    assert (short.reason, dead.reason) == ("too_short", "bad_json")
+    assert plain.text == clean(several[3], rules).text == ENGLISH.strip()
+    assert plain.fingerprint is not None
 
 
-@given(st.lists(st.one_of(_ODD, st.text(max_size=5), st.just("\n"), st.just("\r\n"))).map("".join))
-def test_normalising_is_what_ftfy_does_on_the_whole_text(text: str) -> None:
-    assert normalise(text) == slowly(text)
-
-
-@given(st.text())
-def test_normalised_text_can_be_stored_and_has_one_form(text: str) -> None:
-    once = normalise(text)
-    once.encode()
-    assert "\r" not in once
-    assert "\n\n\n" not in once
-    assert "  " not in once
-
-
-def test_letters() -> None:
-    assert letters_share("abc 123") == pytest.approx(0.5)
-    assert letters_share("é日本 _") == pytest.approx(0.75)
-    assert letters_share(" \n") == 0
-    assert letters_share("") == 0
-
-
-@given(st.text(st.characters(max_codepoint=127)))
-def test_letters_are_counted_alike_in_ascii_and_beyond(text: str) -> None:
-    # One more visible letter that is not ASCII takes the other way.
-    n_visible = len("".join(text.split()))
-    assert letters_share(text + "é") == pytest.approx((letters_share(text) * n_visible + 1) / (n_visible + 1))
-
-
-def test_repeated_lines_count_from_the_second_time_on() -> None:
-    assert repeated_lines("aaaa\nbbbb\naaaa\naaaa") == pytest.approx(0.5)
-    assert repeated_lines("aaaa\n\n\n  aaaa  ") == pytest.approx(0.5)
-    assert repeated_lines("a\nb\nc") == 0
-    assert repeated_lines("\n\n") == 0
-
-
-def test_repeated_runs_of_five_words_count_from_the_second_time_on() -> None:
-    # 10 words: 6 runs, of which the last is the first one again.
-    assert repeated_runs(fingerprint("a b c d e a b c d e")) == pytest.approx(1 / 6)
-    assert repeated_runs(fingerprint("a b c d e f g")) == 0
-    assert repeated_runs(fingerprint("")) == 0
-
-
-def test_languages() -> None:
-    assert detect_language(ENGLISH)[0] == "en"
-    lang, confidence = detect_language(GERMAN)
-    assert lang == "de"
-    assert 0.9 < confidence <= 1
+def test_a_batch_is_its_documents_one_by_one() -> None:
+    several = [Extracted(f"line:{n}", text) for n, text in enumerate([ENGLISH, GERMAN, "short", ENGLISH * 9])]
+    batch = clean_batch(several, RULES)
+    assert [(each.position, each.reason, each.text) for each in batch] == [
+        (each.position, each.reason, each.text) for each in (clean(found, RULES) for found in several)
+    ]

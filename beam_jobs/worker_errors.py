@@ -20,7 +20,7 @@ _TOLD = re.compile(
 _DIED = re.compile(r"Channel closed prematurely|worker disconnected|TaskManager with id .* is no longer reachable")
 
 
-def worker_error(error: RuntimeError) -> TidemillError | None:
+def worker_error(error: BaseException) -> TidemillError | None:
     """The error that the caller can act on behind one of Beam's, or None when the job has failed by a fault of its own.
 
     Looks at the chain of causes first, then at the text.

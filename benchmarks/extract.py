@@ -1,4 +1,5 @@
-"""Text extraction: how much of a page's text is found, and how much else, against the sources that pages were made from.
+"""Text extraction: how much of a page's text is found, and how much else, against the sources that pages were made from,
+and the memory that it takes to read what is larger than memory.
 
 The Python and Git handbooks ship each page as HTML and as the plain text it was made from. The score is the F1 of the words
 that both have, counted with their repetitions, as in SQuAD (Rajpurkar et al. 2016, 6.1); markup of the sources is dropped.
@@ -6,6 +7,7 @@ that both have, counted with their repetitions, as in SQuAD (Rajpurkar et al. 20
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -25,7 +27,7 @@ from beam_jobs.formats.html import page_document
 from beam_jobs.formats.inflate import Budget
 from beam_jobs.formats.source import Source
 from beam_jobs.formats.tree_text import html_text
-from benchmarks.report import Figure, at_least, told
+from benchmarks.report import Figure, at_least, at_most, told
 from lake.recipe import PrepareRules
 
 PACKAGES = ("python3.11-doc", "git-doc")
@@ -33,6 +35,8 @@ PEER = "resiliparse==2.0.1"
 N_PAGES = 250  # of each package
 MIN_WORDS = 100
 MIN_F1 = 0.9
+STREAM_BYTES, MAX_ADDED_MB = 1_000_000_000, 150
+ROOT = Path(__file__).parent.parent
 Extractor = Callable[[str], str]
 
 
@@ -58,7 +62,16 @@ def run() -> list[Figure]:
             for package, pairs in twins.items():
                 for side, extractor in sides.items():
                     figures += _figures(side, package, pairs, extractor)
-    return figures
+    return figures + [_memory_figure(format_) for format_ in ("jsonl", "csv")]
+
+
+def _memory_figure(format_: str) -> Figure:
+    """What reading a stream of STREAM_BYTES adds to the memory of a process that has read a small one."""
+    asked = [sys.executable, "-m", "benchmarks._stream_side", format_, str(STREAM_BYTES)]
+    done = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, check=True)
+    measured = json.loads(done.stdout)
+    what = f"{STREAM_BYTES / 1e9:g} GB made as it is read, {measured['n_documents']} documents"
+    return at_most(f"memory for {format_}", measured["added_bytes"] / 1e6, MAX_ADDED_MB, "MB", what)
 
 
 def _figures(side: str, package: str, pairs: list[Twin], extractor: Extractor) -> list[Figure]:

@@ -57,7 +57,9 @@ def test_figures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_are_the_modules_with_a_benchmark() -> None:
-    assert {"ingest", "prepare", "dedup", "dedup_growth", "dedup_peers", "prepare_scale"} <= set(program.names())
+    assert {"ingest", "prepare", "dedup", "dedup_growth", "dedup_peers", "prepare_memory", "prepare_workers"} <= set(
+        program.names()
+    )
     assert not {"report", "__main__", "_documentation", "peers"} & set(program.names())
 
 

@@ -27,7 +27,9 @@ def raw_frame(metrics: pd.DataFrame, dataset: Dataset, recipe: Recipe) -> pd.Dat
     n_readable = max(int((~unreadable).sum()), 1)
     frame["unreadable_rate"] = int(unreadable.sum()) / n_read
     frame["short_rate"] = int(reason.isin(SHORT).sum()) / n_readable
-    frame["foreign_rate"] = int((~unreadable & ~lang.isin(recipe.prepare.languages)).sum()) / n_readable
+    long_enough = ~unreadable & ~reason.isin(SHORT)  # a few words may be of any language
+    n_foreign = int((long_enough & ~lang.isin(recipe.prepare.languages)).sum())
+    frame["foreign_rate"] = n_foreign / max(int(long_enough.sum()), 1)
     frame["reject_rate"] = reject_rate([dataset])
     for code in recipe.check.max_reason_rate:
         frame[f"rate_{code}"] = dataset.rejected.get(code, 0) / n_read

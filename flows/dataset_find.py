@@ -15,7 +15,7 @@ from flows.datasets import current_datasets
 from flows.prepare_alone import place_of
 from lake.errors import TidemillError
 from lake.layout import manifest_key
-from lake.records import Dataset
+from lake.records import CheckReport, Dataset
 from lake.store import Store
 
 _SHOWN = 12
@@ -41,6 +41,15 @@ class Stored:
             return ()
         found = stored_datasets(self.context, self.dataset.model)
         return tuple(other for other in reversed(found) if other.name != self.name)
+
+    @cached_property
+    def checked(self) -> CheckReport | None:
+        """What the data gate found last; None when the dataset has not been checked, or lies outside."""
+        if self.context is None:
+            return None
+        records = self.context.ledger.stages.records("check", self.dataset.model)
+        reports = [record for record in records if record["dataset_id"] == self.name]
+        return CheckReport.model_validate(reports[-1]) if reports else None
 
 
 def find_dataset(context: Context, subject: str) -> Stored:

@@ -70,6 +70,7 @@ def as_json(stored: Stored, found: Profile, n_sources: int) -> dict[str, Any]:
         "size_bytes": found.size_bytes,
         "files": found.files,
         "uri": stored.store.uri(stored.prefix),
+        "check": stored.checked and stored.checked.model_dump(mode="json"),
     }
 
 

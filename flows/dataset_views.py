@@ -65,6 +65,10 @@ def show_view(stored: Stored, found: Profile, n_sources: int) -> Group:
     ]
     if dataset.n_reserved:
         told.insert(6, ("in reserve", f"{dataset.n_reserved:,} that quotas left out, for a later drop"))
+    if (report := stored.checked) is not None:
+        unmet = "; ".join((*report.failures, *(f"warning: {warning}" for warning in report.warnings)))
+        verdict = "passed" if report.passed else "refused"
+        told.append(("checked", f"{verdict}{', ' if unmet else ''}{unmet}"))
     for name, value in told:
         facts.add_row(f"[dim]{name}[/]", printable(value))
     splits = Table("split", "documents", "characters", "tokens", title="Kept", title_justify="left")

@@ -73,7 +73,9 @@ class CheckRules(Section):
     max_p95_tokens: int = Field(default=10_000, ge=1, description="of kept documents")
     max_unreadable_rate: Share = Field(default=0.5, description="share of what is read that holds no readable text")
     max_short_rate: Share = Field(default=0.5, description="share of readable documents that are empty or too short")
-    max_foreign_rate: Share = Field(default=0.5, description="share of readable documents in none of prepare.languages")
+    max_foreign_rate: Share = Field(
+        default=0.5, description="share of documents, readable and long enough, in none of prepare.languages"
+    )
     max_reason_rate: dict[str, Share] = Field(
         default={}, description="share of what is read that may be rejected for a reason, by its code"
     )

@@ -348,6 +348,12 @@ def test_a_warning_is_told_and_lets_the_drop_pass(name: str) -> None:
     assert sum(counts.get("warned", 0) for counts in report.suites.values()) == 1
 
 
+def test_what_is_too_short_speaks_no_language() -> None:
+    rows = [*documents(25), *(rejected(n, "too_short") | {"lang": "pcm"} for n in range(1000, 1075))]
+    told = judged(rows, recipe_of("{max_reject_rate: 1}")).warnings
+    assert told == ("rate of documents empty or too short: expected at most 0.5, got 0.75 (too_short 75)",)
+
+
 def test_severity_is_the_recipes() -> None:
     strict = recipe_of("{severity: {median_tokens: fail, given_ids: fail}}")
     assert len(judged(modern(n_tokens=5), strict).failures) == 1

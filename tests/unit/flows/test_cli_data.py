@@ -14,6 +14,7 @@ from lake.bucket import Bucket
 from lake.errors import TidemillError
 from lake.folder import Folder
 from lake.ledger import Ledger
+from lake.records import CheckReport
 from lake.settings import Settings
 from tests.prepared import kept, put_dataset, rejected
 from tests.stages import commit_record
@@ -104,6 +105,23 @@ def test_show(context: Context) -> None:
     shown = tidemill("show", "ab22", "--sources", "1").output
     for words in ("1 (50.0%)", "near_duplicate", "email 2", "aa11", "and 1 more"):
         assert words in shown
+
+
+def test_show_tells_what_the_gate_found(context: Context) -> None:
+    report = CheckReport(
+        check_id="c1",
+        dataset_id="aa11",
+        passed=False,
+        n_expectations=3,
+        failures=("kept documents: expected at least 20, got 6",),
+        data_docs_key="reports/docs/check/c1/validation.html",
+        warnings=("share of x: expected more",),
+    )
+    commit_record(context.ledger, "check", "docs", "c1", report)
+    shown = tidemill("show", "aa11").output
+    assert "refused, kept documents: expected at least 20, got 6; warning: share of x: expected more" in shown
+    assert told("show", "aa11")["check"]["passed"] is False
+    assert told("show", "ab22")["check"] is None
 
 
 def test_diff(context: Context, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ BYTE_ORDER_MARKS = {  # the longer ones first: that of UTF-32-LE begins with tha
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
+_CHANCE_CHARACTERS = 3
 _META = re.compile(rb"charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 
 
@@ -43,7 +44,7 @@ def decoded(chunks: Iterable[bytes], declared: str | None, *, detect: bool) -> I
             piece = decoder.decode(chunk)
         except UnicodeDecodeError as error:
             rest, start = pending + chunk, n_bytes - len(pending)
-            if encoding != "utf-8" or not is_ascii or not rest[: error.start].isascii():
+            if encoding != "utf-8" or not is_ascii or not _may_be_chance(rest[: error.start]):
                 raise _bad_encoding(rest, error, start) from None
             yield from _in_another(rest, stream, declared, detect, error, start)
             return
@@ -115,6 +116,11 @@ def _in_another(
             at = n_bytes + getattr(failed, "start", 0)
             raise Unreadable("bad_encoding", f"not {encoding} at byte {at}", f"byte:{at}") from None
         n_bytes += len(chunk)
+
+
+def _may_be_chance(valid: bytes) -> bool:
+    """Whether bytes that are valid UTF-8 do not show that it is: two bytes of Chinese in GB 18030 are now and then."""
+    return valid.isascii() or sum(1 for byte in valid if byte >= 0xC0) <= _CHANCE_CHARACTERS
 
 
 def _as_declared(content: bytes, declared: str) -> str | None:

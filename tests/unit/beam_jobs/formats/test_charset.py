@@ -50,7 +50,7 @@ def test_an_encoding_is_seen_or_told_as_unknown_but_never_mistaken(encoding: str
         ("cp1252", FRENCH * 5),
         ("cp1252", ENGLISH),
         ("cp1250", CZECH * 3),
-        ("cp1251", RUSSIAN * 3),
+        ("gb18030", CHINESE * 2),
         ("euc_jp", JAPANESE * 2),
     ],
 )
@@ -115,3 +115,10 @@ def test_what_is_seen_can_be_decoded(content: bytes) -> None:
     encoding = detected_charset(content)
     if encoding is not None:
         content.decode(encoding)
+
+
+@pytest.mark.parametrize("text", [FRENCH, POLISH, CZECH, RUSSIAN, JAPANESE, CHINESE, ENGLISH])
+@pytest.mark.parametrize("at", [0, 1, 20])
+def test_damaged_utf_8_is_not_taken_for_something_else(text: str, at: int) -> None:
+    content = text[:at].encode() + b"\xf1" + (text[at:] + text * 20).encode()
+    assert [reason for _, reason in letters(documents("a.txt", content))] == ["bad_encoding"]

@@ -43,6 +43,7 @@ def _repaired(line: str) -> str:
             return "\n".join(map(_repaired, fixed.split("\n")))
         seen = _INVISIBLE.sub("", fixed) if _SUSPECT.search(fixed) else fixed
         line = _SPACES.sub(" ", seen).rstrip()
-        if line == fixed:
+        # Spaces alone make no difference to ftfy, but for those after an à that has lost its no-break space.
+        if line == fixed or (seen == fixed and "Ã" not in fixed):
             break
     return line

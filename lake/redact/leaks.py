@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import reduce
 
-_EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}\.[A-Za-z]{2,}")
+_EMAIL = re.compile(r"@(?<=[A-Za-z0-9._%+-]@)[A-Za-z0-9-]{1,63}\.[A-Za-z]{2,}")
 _PHONE = re.compile(r"\+(?<![\w.]\+)[1-9]\d{0,2}[ -]\d{2,4}[ -]\d{3}[ -]?\d{3,4}(?![ .()-]{0,2}\d)")
 _KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"

@@ -19,6 +19,7 @@ class Shape(NamedTuple):
 
     `marks`: groups of which a text must hold one each; looking for them is 20 times faster than the pattern is.
     `skeleton`: what it must hold once spaces and hyphens are gone, capitals are `A` and digits are `0`.
+    `hint`: a pattern that is found sooner, and in every text that this one is found in.
     `accepts`: whether a match is what it looks like (a checksum, a public address); None takes every match.
     """
 
@@ -27,6 +28,7 @@ class Shape(NamedTuple):
     marks: tuple[tuple[str, ...], ...] = ()
     skeleton: bytes = b""
     accepts: Callable[[re.Match[str]], bool] | None = None
+    hint: re.Pattern[str] | None = None
 
 
 def skeleton_of(text: str) -> bytes:
@@ -36,7 +38,9 @@ def skeleton_of(text: str) -> bytes:
 
 def may_hold(shape: Shape, text: str, skeleton: bytes) -> bool:
     """Whether the pattern has anything to match; most texts are told from their marks alone."""
-    return shape.skeleton in skeleton and all(any(mark in text for mark in group) for group in shape.marks)
+    if shape.skeleton not in skeleton or not all(any(mark in text for mark in group) for group in shape.marks):
+        return False
+    return shape.hint is None or shape.hint.search(text) is not None
 
 
 def replace(shape: Shape, text: str) -> tuple[str, int]:

@@ -106,7 +106,7 @@ def test_nothing_more_is_measured_than_the_recipe_asks_for() -> None:
     ("text", "quality", "reason", "detail"),
     [
         (ENGLISH, {"gopher": {"min_doc_words": 99}}, "gopher_word_count", "at least 99"),
-        ("\n".join(ENGLISH.split(" ")), {"fineweb": True}, "fineweb_short_lines", "at most 0.67"),
+        ("\n".join(ENGLISH.split(" ")), {"fineweb": True}, "fineweb_line_punctuation", "at least 0.12"),
         (ENGLISH, {"c4": True}, "c4_too_few_sentences", "3, at least 5"),
         (ENGLISH, {"toxicity": {"words": ["client"]}}, "toxic", "1, at most 0"),
         (GERMAN, {"toxicity": {"words": ["server"]}}, "wrong_language", "de"),

@@ -7,6 +7,7 @@ are near-duplicates is no opinion: their exact Jaccard similarity decides.
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -88,8 +89,10 @@ def _unpacked_earlier() -> Path:
     if not folder.exists():
         uv = Path(sys.executable).with_name("uv")
         partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        # Named versions, and no build: unpacking is all that happens.
         command = [
-            uv,
+            str(uv),
             "pip",
             "install",
             "--quiet",
@@ -97,9 +100,10 @@ def _unpacked_earlier() -> Path:
             "--only-binary",
             ":all:",
             "--target",
-            partial,
-            *EARLIER,
+            str(partial),
         ]
-        subprocess.run(command, check=True)
+        done = subprocess.run([*command, *EARLIER], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"earlier releases: expected {', '.join(EARLIER)}, uv told: {done.stderr[-1_000:]}")
         partial.rename(folder)
     return folder

@@ -62,8 +62,19 @@ def _python(name: str) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         python = partial / "bin" / "python"
         for command in (
-            [uv, "venv", "--quiet", "--python", sys.executable, "--relocatable", partial],
-            [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes", "-r", pins],
+            [str(uv), "venv", "--quiet", "--python", sys.executable, "--relocatable", str(partial)],
+            [
+                str(uv),
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                str(python),
+                "--no-deps",
+                "--require-hashes",
+                "-r",
+                str(pins),
+            ],
         ):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

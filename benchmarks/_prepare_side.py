@@ -87,9 +87,10 @@ def _drop(bucket: Bucket) -> Drop:
 
 
 def _job(bucket: Bucket, *options: str, side: str = "job") -> int:
-    from beam_jobs.prepare import LOCAL_RUNNER, prepare
+    from beam_jobs.prepare import prepare
+    from beam_jobs.runners import LOCAL
 
-    return prepare(_drop(bucket), RECIPE, bucket.address, side, (), (*LOCAL_RUNNER, *options)).n_read
+    return prepare(_drop(bucket), RECIPE, bucket.address, side, (), (*LOCAL, *options)).n_read
 
 
 def _loop(bucket: Bucket) -> int:
@@ -143,11 +144,12 @@ SIDES: dict[str, Callable[[Bucket], int]] = {
 
 def _main(side: str) -> None:
     import_module("beam_jobs.prepare")
-    from beam_jobs.clean import detect_language
+    from beam_jobs.rules.language import detect_language
 
     detect_language("loads its model")
     bucket = Bucket(BucketAddress.model_validate_json(sys.stdin.read()))
-    import_cpu_s, started, places = _cpu_s(), time.monotonic(), {}
+    places: dict[str, dict[str, int]] = {}
+    import_cpu_s, started = _cpu_s(), time.monotonic()
     if side == "profile":
         n_documents, places = _profiled(bucket)
     else:

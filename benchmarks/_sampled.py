@@ -15,6 +15,7 @@ from typing import Self
 _ROOT = str(Path(__file__).parent.parent)
 _OURS = (f"{_ROOT}/beam_jobs/", f"{_ROOT}/lake/")
 _BEAM_WORKS = "bundle_processor.py"  # whatever is called by it is work, if not ours then Beam's
+_WAITS = ("/threading.py", "/queue.py", "/_base.py", "/selectors.py")
 BEAM = "Beam"
 INTERVAL_S = 0.004
 
@@ -46,13 +47,14 @@ class Sampled:
 
 def place_of(frame: FrameType | None) -> tuple[str, str] | None:
     """The innermost module and function of ours; Beam's when it is at work and nothing of ours is; else None."""
-    in_beam = False
+    in_beam, waits = False, frame is not None and frame.f_code.co_filename.endswith(_WAITS)
     while frame is not None:
         path = frame.f_code.co_filename
         if path.startswith(_OURS):
             module = path[len(_ROOT) + 1 : -len(".py")].replace("/", ".")
-            # What a pipeline waits for is counted where it is done.
-            return None if module == "beam_jobs.prepare" else (module, frame.f_code.co_name)
+            if module == "beam_jobs.prepare":  # it runs the runner, or waits for what is done elsewhere
+                return None if waits else (BEAM, "runner")
+            return module, frame.f_code.co_name
         in_beam = in_beam or path.endswith(_BEAM_WORKS)
         frame = frame.f_back
     return (BEAM, "shuffle, bundles") if in_beam else None

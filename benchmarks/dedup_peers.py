@@ -60,7 +60,7 @@ def _told(each: Ran, n: int) -> str:
 
 
 def _ours(file: Path, folder: Path) -> Ran:
-    command = [sys.executable, "-m", "benchmarks._dedup_alone_side", file, folder]
+    command = [sys.executable, "-m", "benchmarks._dedup_alone_side", str(file), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise RuntimeError(f"our deduplication: {done.stderr[-2_000:]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from checks.frames import clean_frame, drift_frame, raw_frame
 from checks.suites import clean_suite, drift_suite, raw_suite
 from lake.recipe import Recipe
 from lake.records import Dataset
+
+_MOST_NAMES = 20
 
 
 def judge(
@@ -103,11 +106,16 @@ def _number(value: Any) -> str:
 def _details(dataset: Dataset, drift: DataDrift) -> dict[str, str]:
     """What is told beside the number, by expectation, when it is not met."""
     reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(dataset.rejected.items(), key=lambda item: -item[1]))
-    columns = ", ".join(sorted(dataset.columns)) or "not known"
+    columns = _some(sorted(dataset.columns)) or "not known"
     details = dict.fromkeys(("unreadable_rate", "short_rate", "reject_rate"), reasons)
     details["input_columns"] = f"the input's columns: {columns}"
     if drift.schema is not None:
-        details["new_columns"] = ", ".join(drift.schema.new)
-        details["missing_columns"] = ", ".join(drift.schema.missing)
-        details["column_types"] = ", ".join(drift.schema.types)
+        details["new_columns"] = _some(drift.schema.new)
+        details["missing_columns"] = _some(drift.schema.missing)
+        details["column_types"] = _some(drift.schema.types)
     return details
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

@@ -7,7 +7,6 @@ SimHash does not need (Spark, UniSim, a documentation builder), and are of 0.4.0
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks._documentation import CACHE
+from benchmarks._environment import environment
 
 PINS = Path(__file__).parent / "peers"
 # Their defaults look things up on a hub; here everything is on this machine.
@@ -38,13 +38,13 @@ def ran(name: str, documents: Path, folder: Path) -> Ran:
     """Run `peers/<name>_side.py` on a JSONL file with `text`, in its environment and an empty folder of its own."""
     folder.mkdir(parents=True)
     side = PINS / f"{name}_side.py"
-    environment = {**os.environ, **_OFFLINE, "HF_HOME": str(folder / "hub"), "PYTHONPATH": ""}
+    settings = {**environment(), **_OFFLINE, "HF_HOME": str(folder / "hub"), "PYTHONPATH": ""}
     done = subprocess.run(
         [_python(name), side, documents, folder],
         capture_output=True,
         text=True,
         cwd=folder,
-        env=environment,
+        env=settings,
         check=False,
     )
     if done.returncode:
@@ -67,6 +67,7 @@ def _python(name: str) -> Path:
                 str(uv),
                 "pip",
                 "install",
+                "--compile-bytecode",
                 "--quiet",
                 "--python",
                 str(python),

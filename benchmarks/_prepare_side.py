@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks._documentation import objects
+from benchmarks._environment import environment
 from benchmarks._memory import peak_bytes
 from lake.bucket import Bucket, BucketAddress
 from lake.layout import dataset_prefix, inbox_prefix
@@ -72,6 +73,7 @@ def measured(side: str, bucket: Bucket) -> Measured:
         capture_output=True,
         text=True,
         cwd=ROOT,
+        env=environment(),
         check=False,
     )
     if done.returncode:
@@ -143,7 +145,8 @@ SIDES: dict[str, Callable[[Bucket], int]] = {
 
 
 def _main(side: str) -> None:
-    import_module("beam_jobs.prepare")
+    for module in ("beam_jobs.prepare", "pandas"):  # Arrow imports pandas when it first needs to know
+        import_module(module)
     from beam_jobs.rules.language import detect_language
 
     detect_language("loads its model")

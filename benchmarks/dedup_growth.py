@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks._environment import environment
 from benchmarks.report import Figure, told
 
 SIZES = (10**5, 10**6, 10**7)
@@ -56,7 +57,7 @@ def power_law(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, f
 def _measured(n_history: int, n_new: int) -> dict[str, float]:
     print(f"{n_new} documents against {n_history} …", flush=True)
     command = [sys.executable, "-m", "benchmarks._growth_side", str(n_history), str(n_new)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
     if done.returncode:
         raise RuntimeError(f"{n_history} and {n_new} documents: {done.stderr[-2_000:]}")
     measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

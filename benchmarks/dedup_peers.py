@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks._documentation import documents
+from benchmarks._environment import environment
 from benchmarks._peers import Ran, ran
 from benchmarks._prepare_side import ROOT, Measured, dropped, measured
 from benchmarks.report import Figure, at_least, told
@@ -61,7 +62,7 @@ def _told(each: Ran, n: int) -> str:
 
 def _ours(file: Path, folder: Path) -> Ran:
     command = [sys.executable, "-m", "benchmarks._dedup_alone_side", str(file), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
     if done.returncode:
         raise RuntimeError(f"our deduplication: {done.stderr[-2_000:]}")
     return Ran(**json.loads(done.stdout.splitlines()[-1]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import TypeVar
 
 from beam_jobs.mix.classifier import Classifier, train
 from beam_jobs.mix.distinctiveness import DocumentFrequencies, document_frequencies
@@ -11,9 +13,13 @@ from beam_jobs.mix.seeds import seeds_of
 from beam_jobs.mix.terms import terms_of
 from beam_jobs.part import Part, read_part
 from beam_jobs.past import Past
-from beam_jobs.perplexity.reference import learn
+from beam_jobs.perplexity.reference import interleaved, learn
+from beam_jobs.perplexity.scorer import HISTORY
 from lake.recipe import PrepareRules
 from lake.store import Address, Store
+
+T = TypeVar("T")
+MAX_PLACES = 16  # that are open at a time, a chunk in memory for each
 
 
 def learn_perplexity(
@@ -32,10 +38,13 @@ def learn_perplexity(
     wanted = rules.perplexity
     if wanted is None:
         return None
-    judges_itself = not corpus
-    if judges_itself and not wanted.bootstrap:
+    judges_itself = not corpus and wanted.model == HISTORY
+    if judges_itself and wanted.bootstrap:
+        texts = _texts_of(parts, rules, cache(lambda name: sources[name].open()))
+    elif judges_itself:
         return None
-    texts = _texts_of(parts, rules, cache(lambda name: sources[name].open())) if judges_itself else _texts(corpus)
+    else:
+        texts = _texts(corpus)
     reference = learn(texts, wanted, judges_itself=judges_itself, rejected_share=rejected_share)
     if reference is None:
         return None
@@ -70,14 +79,26 @@ def learn_domains(rules: PrepareRules) -> Classifier | None:
 
 
 def _texts(corpus: Sequence[Past]) -> Iterator[str]:
+    """Documents of the datasets, the newest first, of each from several places at a time."""
     for past in reversed(corpus):
-        store = past.address.open()
-        for key in past.keys("shards"):
-            yield from store.get_table(key, ["text"])["text"].to_pylist()
+        keys = past.keys("shards")
+        yield from interleaved(_of_shard(past.address.open(), key) for key in _spread(keys))
+
+
+def _of_shard(store: Store, key: str) -> Iterator[str]:
+    yield from store.get_table(key, ["text"])["text"].to_pylist()
 
 
 def _texts_of(parts: Sequence[Part], rules: PrepareRules, stores: Callable[[str], Store]) -> Iterator[str]:
-    """Cleaned documents of the drop, before its job: read again by it later."""
-    for part in parts:
-        for table in read_part(stores, part, rules):
-            yield from table["text"].drop_null().to_pylist()
+    """Cleaned documents of the drop before its job, which reads them again, from several places at a time."""
+    return interleaved(_of_part(part, rules, stores) for part in _spread(parts))
+
+
+def _of_part(part: Part, rules: PrepareRules, stores: Callable[[str], Store]) -> Iterator[str]:
+    for table in read_part(stores, part, rules):
+        yield from table["text"].drop_null().to_pylist()
+
+
+def _spread(found: Sequence[T]) -> Sequence[T]:
+    """Some of them, from the first to the last."""
+    return found[:: math.ceil(len(found) / MAX_PLACES)] if found else found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.mix.files import digests_of
-from beam_jobs.perplexity.scorer import REASON
+from beam_jobs.perplexity.scorer import HISTORY, REASON
 from lake.errors import RecipeError
 from lake.recipe import Recipe
 from lake.records import Dataset
@@ -23,6 +23,9 @@ def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
         files |= digests_of(rules.mix)
         # Of two domains that match alike the first one wins, and the order of a mapping is no part of its JSON here.
         parameters["labels"] = rules.mix.labels
+    if rules.perplexity is not None and rules.perplexity.model != HISTORY:
+        folder = Path(rules.perplexity.model.removeprefix("file:"))
+        files |= {str(path): str(path.stat().st_size) for path in sorted(folder.glob("*")) if path.is_file()}
     toxicity = rules.quality.toxicity
     if toxicity is not None and toxicity.file is not None:
         path = Path(toxicity.file.removeprefix("file:"))
@@ -39,6 +42,7 @@ def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
 
 
 def rejected_share(history: Sequence[Dataset]) -> float:
-    """Of the documents that reached the scoring in these datasets, the share that was rejected for its perplexity."""
-    rejected = sum(dataset.rejected.get(REASON, 0) for dataset in history)
-    return rejected / (rejected + sum(dataset.n_kept for dataset in history)) if rejected else 0.0
+    """Of the documents that were scored in these datasets, the share that was rejected for its perplexity."""
+    scored = (REASON, "exact_duplicate", "near_duplicate", "over_quota")  # what comes after the scoring was scored, too
+    n_scored = sum(dataset.n_kept + sum(dataset.rejected.get(each, 0) for each in scored) for dataset in history)
+    return sum(dataset.rejected.get(REASON, 0) for dataset in history) / max(n_scored, 1)

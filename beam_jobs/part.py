@@ -26,7 +26,8 @@ from lake.recipe import PrepareRules
 from lake.records import ObjectRef
 from lake.store import Store
 
-PART_BYTES, PART_OBJECTS = 32_000_000, 256
+# Objects as they are stored: packed ones hold several times as much. Small enough for several workers to have some each.
+PART_BYTES, PART_OBJECTS = 8_000_000, 256
 # A table of 16 MB of text, its Python strings and their hashes take some 100 MB for a moment.
 CHUNK_CHARACTERS, CHUNK_ROWS = 16_000_000, 1 << 16
 BATCH_ROWS = 2_048

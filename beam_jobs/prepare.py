@@ -15,18 +15,16 @@ from beam_jobs.mixing import REPORT
 from beam_jobs.part import Reserve, parts_of, total
 from beam_jobs.past import Past, index_files
 from beam_jobs.pipeline import build
+from beam_jobs.runners import LOCAL
 from beam_jobs.steps import Job
+from beam_jobs.worker_errors import worker_error
 from beam_jobs.write import FOLDERS
-from lake.errors import StorageError, TidemillError
+from lake.errors import StorageError
 from lake.layout import dataset_prefix
 from lake.recipe import Recipe
 from lake.records import SPLITS, Dataset, Drop
 from lake.store import Address, Store
 from lake.tombstones import NOTHING_ERASED, Tombstones
-
-# The bare DirectRunner of this Beam version tries to download a binary.
-LOCAL_RUNNER = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
-
 
 COUNTED = ("documents", "characters", "tokens", "rejected", "redacted", "domains", "languages", "reserved")
 
@@ -37,7 +35,7 @@ def prepare(
     address: Address,
     dataset_id: str,
     history: Sequence[Past],
-    runner_options: Sequence[str] = LOCAL_RUNNER,
+    runner_options: Sequence[str] = LOCAL,
     *,
     prefix: str | None = None,
     sources: Mapping[str, Address] | None = None,
@@ -135,9 +133,7 @@ def _own_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, TidemillError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
+        found = worker_error(error)
+        if found is None:
             raise
-        raise cause from None
+        raise found from None

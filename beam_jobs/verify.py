@@ -57,8 +57,12 @@ class Documents:
         found: Shingles = held.values[held.ends[row] : held.ends[row + 1]]
         return found
 
-    def similarity(self, a: int, b: int) -> float:
-        return jaccard(self.shingles(a), self.shingles(b))
+    def similarity(self, a: int, b: int, at_least: float = 0.0) -> float:
+        """Jaccard similarity; 0 for what cannot be `at_least` as alike, as one has so many more shingles."""
+        ours, theirs = self.shingles(a), self.shingles(b)
+        if min(len(ours), len(theirs)) < at_least * max(len(ours), len(theirs)):
+            return 0.0
+        return jaccard(ours, theirs)
 
     def _source(self, source: int) -> _Source:
         if source not in self._held:
@@ -92,7 +96,9 @@ def verify(pairs: Pairs, copies: Pairs, documents: Documents, min_jaccard: float
     """
     copies = copies[np.argsort(copies[:, 0], kind="stable")]
     pairs = np.unique(pairs[~np.isin(pairs[:, 1], copies[:, 1])], axis=0)  # by source of the earlier one, too
-    similarity = np.fromiter((documents.similarity(b, a) for a, b in pairs.tolist()), np.float64, len(pairs))
+    similarity = np.fromiter(
+        (documents.similarity(b, a, min_jaccard) for a, b in pairs.tolist()), np.float64, len(pairs)
+    )
     alike = similarity >= min_jaccard
     earlier = np.concatenate([copies[:, 0], pairs[alike, 0]])
     return Verified(

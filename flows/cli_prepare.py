@@ -33,6 +33,10 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="worker processes, or the cluster's parallelism")] = None,
     flink_master: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="REST API of the JobManager")] = None,
     job_endpoint: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="a Beam job service")] = None,
+    runner_option: Annotated[
+        list[str],
+        typer.Option("--runner-option", metavar="NAME=VALUE", help="any other field of the recipe's 'runner' section"),
+    ] = [],  # noqa: B006  # how typer takes a list
     beam_option: Annotated[
         list[str], typer.Option("--beam-option", metavar="--NAME=VALUE", help="passed on to Beam as it is")
     ] = [],  # noqa: B006  # see above
@@ -52,7 +56,14 @@ def prepare(
 
     logging.getLogger().setLevel(logging.ERROR)  # what Beam warns of at its import concerns clouds
     settings = load_settings()
-    chosen = _recipe(recipe, runner, workers, flink_master, job_endpoint, beam_option)
+    told_of_runner: dict[str, Any] = {
+        "name": runner or ("flink" if flink_master else None),
+        "workers": workers,
+        "flink_master": flink_master,
+        "job_endpoint": job_endpoint,
+        **{name: value for name, _, value in (option.partition("=") for option in runner_option)},
+    }
+    chosen = _recipe(recipe, {name: value for name, value in told_of_runner.items() if value is not None}, beam_option)
     refs, stores = sources_of(sources, settings)
     size_bytes = sum(ref.size_bytes for ref in refs)
     console = Console(stderr=True) if as_json else out
@@ -62,7 +73,13 @@ def prepare(
             status.update(f"{what}: {done:,}{f' of {of:,}' if of else ''} chunks of {size_bytes / 1e6:,.1f} MB")
 
         dataset = prepare_alone(
-            refs, stores, chosen, place_of(to, settings), [place_of(each, settings) for each in history], told
+            refs,
+            stores,
+            chosen,
+            place_of(to, settings),
+            [place_of(each, settings) for each in history],
+            settings.home / "base-models",
+            told,
         )
     if as_json:
         out.print_json(dataset.model_dump_json())
@@ -70,22 +87,15 @@ def prepare(
         _show(dataset, to)
 
 
-def _recipe(path: Path, runner: str | None, workers: int | None, *more: Any) -> Recipe:
+def _recipe(path: Path, told: dict[str, Any], options: list[str]) -> Recipe:
     """The recipe, where the command line says nothing else of the runner."""
     if not path.is_file():
         raise TidemillError(
             str(path), expected="a recipe in YAML", got="no file there", remedy="see examples/, or check the path"
         )
     recipe = parse_recipe(path.read_text("utf-8", "replace"), str(path))
-    flink_master, job_endpoint, options = more
-    changes = {
-        "name": runner or ("flink" if flink_master else None),
-        "workers": workers,
-        "flink_master": flink_master,
-        "job_endpoint": job_endpoint,
-        "options": (*recipe.runner.options, *options) if options else None,
-    }
-    told = {name: value for name, value in changes.items() if value is not None}
+    if options:
+        told["options"] = [*recipe.runner.options, *options]
     if not told:
         return recipe
     merged = {"name": recipe.name, "runner": recipe.runner.model_dump(mode="json") | told}

@@ -14,6 +14,7 @@ from threading import Event, Thread
 from beam_jobs.parameters import prepare_parameters, rejected_share
 from beam_jobs.past import Past
 from beam_jobs.runners import runner_options
+from flows.base_scorer import with_base_model
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import TidemillError
 from lake.folder import Folder
@@ -74,11 +75,12 @@ def prepare_alone(
     recipe: Recipe,
     out: Place,
     history: Sequence[Place],
+    model_cache: Path,
     told: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Dataset:
     """Run the job on these objects and commit it by `manifest.json`. What is there already, made of the same, is returned.
 
-    `told(what, done, all)` hears of progress, a few times a second. Raises TidemillError when `out` holds something
+    `model_cache` is where a base model that scores documents is kept; `told(what, done, all)` hears of progress, a few times a second. Raises TidemillError when `out` holds something
     else or a history is none.
     """
     from beam_jobs.prepare import prepare  # seconds of import
@@ -96,7 +98,7 @@ def prepare_alone(
     with _watched(out, told):
         dataset = prepare(
             drop,
-            recipe,
+            with_base_model(recipe, model_cache),
             out.store.address,
             identity,
             [place for _, place in past],

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE  # stages know by their manifests what is done
 
 from beam_jobs.parameters import prepare_parameters, rejected_share
+from flows.base_scorer import with_base_model
 from flows.context import Context
 from flows.datasets import (
     checkpoint_of,
@@ -67,7 +68,7 @@ def prepare(context: Context, drop_id: str) -> Dataset:
 
         return run_job(
             drop,
-            recipe,
+            with_base_model(recipe, context.model_cache),
             context.address,
             identity,
             history,

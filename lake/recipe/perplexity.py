@@ -16,8 +16,9 @@ class Perplexity(Section):
 
     model: str = Field(
         default="history",
-        pattern=r"^(history|file:/.+)$",
-        description="history: n-grams of words, trained on the model's own documents; or file:/path of an ONNX export",
+        pattern=r"^(history|base|file:/.+)$",
+        description="history: n-grams of words, trained on the model's own documents; base: the recipe's base model on ONNX "
+        "Runtime, a document a second on two cores; or file:/path of an ONNX export",
     )
     share: float = Field(
         default=1.0, gt=0, le=1, description="share of documents scored, drawn by the hash of their words"

@@ -14,7 +14,8 @@ import pytest
 from beam_jobs import part
 from beam_jobs import prepare as job
 from beam_jobs.past import Past
-from beam_jobs.prepare import LOCAL_RUNNER, prepare
+from beam_jobs.prepare import prepare
+from beam_jobs.runners import LOCAL
 from beam_jobs.simhash import fingerprint, jaccard
 from lake.bucket import Bucket
 from lake.errors import StorageError, TidemillError
@@ -46,7 +47,7 @@ def run(
     dataset_id: str = "set-1",
     history: Sequence[Dataset] = (),
     recipe: Recipe = RECIPE,
-    options: Sequence[str] = LOCAL_RUNNER,
+    options: Sequence[str] = LOCAL,
 ) -> Dataset:
     past = [Past(dataset.dataset_id, bucket.address, dataset.prefix) for dataset in history]
     return prepare(drop, recipe, bucket.address, dataset_id, past, options)
@@ -142,10 +143,10 @@ def test_the_kept_are_those_of_a_plain_loop(bucket: Bucket, mixed: Drop) -> None
 @pytest.mark.parametrize(
     ("part_objects", "options"),
     [
-        (1, LOCAL_RUNNER),
-        (4, LOCAL_RUNNER),
-        (1, (*LOCAL_RUNNER, "--direct_num_workers=2", "--direct_running_mode=multi_threading")),
-        (2, (*LOCAL_RUNNER, "--direct_num_workers=2", "--direct_running_mode=multi_processing")),
+        (1, LOCAL),
+        (4, LOCAL),
+        (1, (*LOCAL, "--direct_num_workers=2", "--direct_running_mode=multi_threading")),
+        (2, (*LOCAL, "--direct_num_workers=2", "--direct_running_mode=multi_processing")),
     ],
     ids=["a part an object", "two parts", "two threads", "two processes"],
 )

@@ -13,7 +13,8 @@ import pytest
 
 from beam_jobs.compact import compact
 from beam_jobs.past import Past
-from beam_jobs.prepare import LOCAL_RUNNER, prepare
+from beam_jobs.prepare import prepare
+from beam_jobs.runners import LOCAL
 from lake.folder import Folder
 from lake.ledger.arrivals import drop_id_of
 from lake.recipe import Recipe, parse_recipe
@@ -75,7 +76,7 @@ class Shop:
             self.out.address,
             name,
             more.pop("indexes", past),
-            more.pop("options", LOCAL_RUNNER),
+            more.pop("options", LOCAL),
             prefix=f"{name}/",
             sources={self.inbox.name: self.inbox.address},
             corpus=past,
@@ -151,7 +152,7 @@ def test_the_outcome_does_not_depend_on_the_processes(shop: Shop) -> None:
     )
     one = shop.prepare(drop, recipe, "one")
     two = shop.prepare(
-        drop, recipe, "two", options=(*LOCAL_RUNNER, "--direct_num_workers=2", "--direct_running_mode=multi_processing")
+        drop, recipe, "two", options=(*LOCAL, "--direct_num_workers=2", "--direct_running_mode=multi_processing")
     )
     assert one.model_copy(update={"dataset_id": "two", "prefix": "two/"}) == two
     digests = [

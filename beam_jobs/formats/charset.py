@@ -68,8 +68,9 @@ def decoded_whole(content: bytes, declared: str | None, *, detect: bool) -> str:
     except UnicodeDecodeError as error:
         if marked is None and declared and (text := _as_declared(content, declared)) is not None:
             return text
-        if marked is None and detect and (encoding := detected_charset(content)):
-            return content.decode(encoding)
+        seen = detected_charset(content) if marked is None and detect else None
+        if seen and (text := _as_declared(content, seen)) is not None:  # only its beginning was looked at
+            return text
         raise _bad_encoding(content, error, 0) from None
 
 

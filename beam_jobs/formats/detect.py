@@ -3,8 +3,8 @@
 A statistical detector alone does not do: charset-normalizer 3.5 takes half of the texts in ISO 8859-2 for another encoding,
 at any length. So a text is read in each of the encodings that people still use, and the one is taken in which it is in a
 language that is written in this encoding, with words that hold together; nothing, if there are two that differ. Of 2,678
-pieces of manual pages in 15 languages and 12 encodings, 100 to 5,000 characters long, it named 1,622, none of them wrongly,
-and left 1,056 alone, most of them short, in Turkish, in Romanian, in ISO 8859-2 or in Big5.
+pieces of manual pages in 15 languages and 12 encodings, 100 to 5,000 characters long, 1,511 were read rightly, none wrongly,
+and 1,167 left alone, most of them short, in Turkish, in Romanian, in ISO 8859-2 or in Big5.
 """
 
 from __future__ import annotations

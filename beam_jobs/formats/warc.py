@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,9 @@ def read_warc(content: Content, source: Source) -> Iterator[Extracted]:
 
     feed = _Feed(content)
     records, number = WARCIterator(feed), 0
-    records.INC_RECORD = ""  # else it prints what follows a record of wrong length, which may be anybody's data
+    # Else it prints what follows a record of wrong length, and addresses of pages: anybody's data.
+    records.INC_RECORD = ""
+    logging.getLogger("warcio").setLevel(logging.CRITICAL)
     try:
         while True:
             feed.allow(_MAX_HEADER_BYTES)
@@ -40,7 +43,7 @@ def read_warc(content: Content, source: Source) -> Iterator[Extracted]:
                 yield _document(record, f"record:{number}", source)
             while record.raw_stream.read(1 << 16):
                 pass
-    except ArchiveLoadFailed as error:
+    except (ArchiveLoadFailed, AttributeError, ValueError) as error:  # the latter two where a header lacks a field
         raise Unreadable("bad_warc", error, f"record:{number}") from error
 
 

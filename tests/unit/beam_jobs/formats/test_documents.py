@@ -211,6 +211,16 @@ def test_what_follows_a_record_of_wrong_length_is_not_printed(capsys: pytest.Cap
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_response_without_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    content = response(b"a plain text", Content_Type="text/plain")
+    found = documents("a.warc", content + content.replace(b"WARC-Target-URI", b"X-Target-URI"))
+    assert texts(found) == ["a plain text"]
+    assert letters(found) == [("record:2", "bad_warc")]
+    spaced = documents("a.warc", content.replace(b"http://example.com/", b"http://example.com/of J Doe"))
+    assert texts(spaced) == ["a plain text"]
+    assert not caplog.records
+
+
 def test_a_header_without_end() -> None:
     found = documents("a.warc", b"WARC/1.0\r\nX: " + b"y" * 5_000_000)
     assert letters(found) == [("object", "bad_warc")]
@@ -231,6 +241,11 @@ def test_a_page_of_very_many_elements_gives_all_its_text() -> None:
     items = "".join(f"<p class=comment>remark {n}</p><script>x()</script>" for n in range(4_000))
     found = documents("a.html", f"<html><body><nav>home</nav>{items}".encode(), PrepareRules(max_characters=10**6))
     assert texts(found) == ["home\n\n" + "\n\n".join(f"remark {n}" for n in range(4_000))]
+
+
+def test_a_page_whose_encoding_was_seen_wrongly_from_its_beginning() -> None:
+    body = ("Les élèves français étudient à l’école. " * 2_000).encode("cp1252") + b"\x90"
+    assert [reason for _, reason in letters(documents("a.html", b"<html><body><p>" + body))] == ["bad_encoding"]
 
 
 def test_xml_with_a_record_element() -> None:

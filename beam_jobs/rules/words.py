@@ -51,6 +51,9 @@ _ABBREVIATIONS = frozenset(
     ]
 )
 
+# Longer pieces are data; the longest of the closing shapes is a run of dots.
+_SHORT_CHARACTERS, _CLOSING_CHARACTERS = 100, 16
+
 
 class _Pieces(dict[str, tuple[str, ...]]):
     """A piece between spaces → its words."""
@@ -58,9 +61,11 @@ class _Pieces(dict[str, tuple[str, ...]]):
     MAX_PIECES = 100_000
 
     def __missing__(self, piece: str) -> tuple[str, ...]:
-        if len(self) >= self.MAX_PIECES:
-            self.clear()
-        self[piece] = words = tuple(_cut(piece))
+        words = tuple(_cut(piece))
+        if len(piece) <= _SHORT_CHARACTERS:
+            if len(self) >= self.MAX_PIECES:
+                self.clear()
+            self[piece] = words
         return words
 
 
@@ -73,27 +78,34 @@ def words_of(text: str) -> list[str]:
 
 
 def _cut(piece: str) -> Iterable[str]:
+    """Linear in the length of the piece: its ends move, and what looks at all of it looks at short ones only."""
     if piece.isalpha():
         return (piece,)
     before: list[str] = []
     after: list[str] = []
-    while piece and piece not in _ABBREVIATIONS:
-        whole = _WHOLE.fullmatch(piece)
-        if whole and piece[-1] not in ",;:!?\"')]}>":
+    start, end = 0, len(piece)
+    while start < end:
+        is_short = end - start <= _SHORT_CHARACTERS
+        if is_short and (piece[start:end] in _ABBREVIATIONS or _is_whole(piece, start, end)):
+            before.append(piece[start:end])
             break
-        if opening := _OPENING.match(piece):
+        if opening := _OPENING.match(piece, start, end):
             before.append(opening[0])
-            piece = piece[opening.end() :]
-        elif closing := _CLOSING.search(piece):
+            start = opening.end()
+        elif closing := _CLOSING.search(piece, max(start, end - _CLOSING_CHARACTERS), end):
             after.append(closing[0])
-            piece = piece[: closing.start()]
-        elif clitic := _CLITIC.fullmatch(piece):
+            end = closing.start()
+        elif is_short and (clitic := _CLITIC.fullmatch(piece, start, end)):
             after.append(clitic[2])
-            piece = clitic[1]
+            end = clitic.end(1)
         else:
-            after += [part for part in reversed(_INFIX.split(piece)) if part]
-            piece = ""
-    return (*before, *((piece,) if piece else ()), *reversed(after))
+            before += filter(None, _INFIX.split(piece[start:end]))
+            break
+    return (*before, *reversed(after))
+
+
+def _is_whole(piece: str, start: int, end: int) -> bool:
+    return piece[end - 1] not in ",;:!?\"')]}>" and _WHOLE.fullmatch(piece, start, end) is not None
 
 
 class Kind(NamedTuple):

@@ -249,3 +249,14 @@ def test_words_are_cut_as_the_rules_count_them(text: str, expected: str) -> None
 @given(st.text())
 def test_words_lose_nothing_but_spaces(text: str) -> None:
     assert "".join(words_of(text)) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    "piece", ["!", "a!", ".", "a.", "'s", "-", "a-", "n't", "a@", "http://", "(a", "a)", "1+", "\n", "a b ", "…"]
+)
+@pytest.mark.timeout(60)
+def test_a_hostile_text_is_judged_in_time(piece: str) -> None:
+    text = piece * (200_000 // len(piece))
+    judge(text, Quality.model_validate({"gopher": True, "gopher_repetition": True, "fineweb": True}))
+    c4.apply(text, C4())
+    assert "".join(words_of(text)) == "".join(text.split())

@@ -25,9 +25,15 @@ def read_xml(content: Content, source: Source) -> Iterator[Extracted]:
         yield from document_of(_pieces(content, _Prose()), source.rules.max_characters)
         return
     records = _Records(record, source.rules.max_record_bytes)
-    for number, found in enumerate(_pieces(content, records), start=1):
-        count_columns(source.seen_columns, found)
-        yield source.columns.document(found, f"row:{number}")
+    number = 0
+    try:
+        for number, found in enumerate(_pieces(content, records), start=1):
+            count_columns(source.seen_columns, found)
+            yield source.columns.document(found, f"row:{number}")
+    except Unreadable as error:
+        if error.reason == "record_too_large":
+            error.position = f"row:{number + 1}"
+        raise
 
 
 class _Prose:
@@ -81,7 +87,7 @@ class _Records:
             return
         self._n_characters += len(text)
         if self._n_characters > self._max:
-            raise Unreadable("record_too_large", f"record longer than {self._max} bytes", f"byte:{self._n_characters}")
+            raise Unreadable("record_too_large", f"record longer than {self._max} bytes")
         self._record.setdefault(self._column, []).append(text)
 
     def end(self, _tag: str) -> None:
@@ -112,6 +118,9 @@ def _pieces(content: Content, target: _Prose | _Records) -> Iterator[Any]:
     except etree.LxmlError as error:
         yield from _taken(target.found)
         raise Unreadable("bad_xml", error) from error
+    except Unreadable:
+        yield from _taken(target.found)
+        raise
     yield from _taken(target.found)
 
 

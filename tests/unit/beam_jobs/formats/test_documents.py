@@ -258,6 +258,14 @@ def test_xml_with_a_record_element() -> None:
     assert letters(found) == [("row:2", "no_text_field")]
 
 
+def test_an_xml_record_that_is_too_large() -> None:
+    rules = PrepareRules(max_record_bytes=1_000, formats=Formats(xml_record="p"))
+    content = b"<?xml version='1.0'?><r><p><text>one</text></p><p><text>" + b"x" * 50_000 + b"</text></p></r>"
+    found = documents("a.xml", content, rules)
+    assert texts(found) == ["one"]
+    assert letters(found) == [("row:2", "record_too_large")]
+
+
 def test_xml_whole() -> None:
     content = b"<?xml version='1.0'?><a><t>Title</t><p>This is <b>bold</b>, &amp; more.</p><p>End</p></a>"
     assert documents("a.xml", content) == [Extracted("object", "Title\nThis is bold, & more.\nEnd\n")]

@@ -28,7 +28,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tide
 
 # Large, and written by many hands. Their docstrings repeat each other as real documentation does.
 DOCUMENTED = ("numpy", "pandas", "scipy", "statsmodels", "networkx", "plotly", "transformers", "sympy", "torch")
-_VERSION = "2"  # of what is made of the packages below
+_VERSION = "3"  # of what is made of the packages below
 DOCUMENT_CHARACTERS = 300, 4_000
 OBJECT_BYTES = 1_500_000  # of text, in one object
 _COPY_SHARE = 1 / 3

@@ -114,4 +114,9 @@ def _show(dataset: Dataset, to: str) -> None:
     for title, counts in (("redacted", dataset.redacted), ("tokens by domain", dataset.domains)):
         if counts:
             out.print(f"{title}: {', '.join(f'{name} {n:,}' for name, n in sorted(counts.items()))}", highlight=False)
+    for found in dataset.mix:
+        met = "[green]met[/]" if found["met"] else f"[yellow]missed: {found['why']}[/]"
+        out.print(
+            f"quota of {found['domain']}: {found['quota']:.0%}, kept {found['share']:.1%}, {met}", highlight=False
+        )
     out.print(f"look at it: [bold]tidemill data show {to}[/], [bold]tidemill data sample {to}[/]", highlight=False)

@@ -38,7 +38,7 @@ class PrepareRules(Section):
     text_field: str = Field(default="text", description="column or JSON field that holds the text")
     validation_share: Share = 0.05
     test_share: Share = 0.05
-    max_object_bytes: int = Field(default=2_000_000_000, ge=1, description="decompressed size of one object")
+    max_object_bytes: int = Field(default=20_000_000_000, ge=1, description="decompressed size of one object")
     max_record_bytes: int = Field(default=8_000_000, ge=1)
 
     @model_validator(mode="after")

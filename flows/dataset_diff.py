@@ -73,8 +73,8 @@ def compare(a: Stored, b: Stored) -> Difference:
     """What became of a's documents in b. Raises StorageError.
 
     A document is the same one when it comes from the same place of the same object version; else when it has the same
-    given id (and text, where an id is given twice), or without one is at the same place of the same key; else when its
-    text is the same.
+    given id (and text, where an id is given twice), or without one has the same text, or else the same place, in the
+    same key; else when its text is the same.
     """
     documents_a, documents_b = list(documents_of(a)), list(documents_of(b))
     pairs, only_a, only_b = match(documents_a, documents_b)
@@ -105,6 +105,8 @@ def match(
         lambda one: one.place_id,
         lambda one: one.given_id and (one.given_id, one.digest),
         lambda one: one.given_id,
+        # A line that is put in moves all lines after it.
+        lambda one: None if one.given_id else (one.source_uri, one.digest),
         lambda one: None if one.given_id else (one.source_uri, one.position),
         lambda one: one.digest,
     )

@@ -90,3 +90,19 @@ def test_a_dataset_and_nothing(tmp_path: Path) -> None:
     some, nothing = stored(tmp_path / "a", [kept("one", "x")]), stored(tmp_path / "b", [rejected("two", "bad_json")])
     assert [one.reason for one in compare(some, nothing).dropped] == [NOT_READ]
     assert len(compare(nothing, some).added) == 1
+
+
+def test_a_line_that_is_put_in_moves_the_others_and_changes_none(tmp_path: Path) -> None:
+    def lines(etag: str, *texts: str) -> list[Row]:
+        at = [
+            {"place_id": f"{etag}-{n}", "source_uri": "s3://b/a.txt", "position": f"line:{n}"}
+            for n in range(len(texts))
+        ]
+        return [kept(place["place_id"], text, **place) for place, text in zip(at, texts, strict=True)]
+
+    before = stored(tmp_path / "a", lines("e1", "one", "two", "three"))
+    found = compare(before, stored(tmp_path / "b", lines("e2", "zero", "one", "two", "three")))
+    assert (found.n_same, found.changed, found.dropped) == (3, (), ())
+    assert [one.document.position for one in found.added] == ["line:0"]
+    found = compare(before, stored(tmp_path / "c", lines("e3", "one", "two, edited", "three")))
+    assert (found.n_same, len(found.changed), found.dropped, found.added) == (2, 1, (), ())

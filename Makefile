@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit integration chaos-few chaos smoke bench lock clean
+.PHONY: help demo test check unit integration chaos-few chaos fuzz smoke bench lock clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -30,7 +30,7 @@ check: .venv  ## ruff, format, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 unit: .venv
-	$(BIN)/pytest tests/unit tests/pipelines
+	$(BIN)/pytest tests/unit tests/fuzz tests/pipelines
 
 integration: .venv
 	$(BIN)/pytest tests/integration
@@ -40,6 +40,9 @@ chaos-few: .venv
 
 chaos: .venv  ## some 200 seeded kill points, about half an hour; ARGS="--seed 7 --only watcher"
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: .venv  ## 10,000 mutated files through every reader; ARGS="--inputs 20000 --seed 7"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 smoke: .venv
 	$(BIN)/pytest tests/smoke

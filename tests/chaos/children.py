@@ -76,7 +76,13 @@ def stage(name: str, model: str, subject: str, result: str) -> None:
         time.sleep(0.01)
     from flows import tasks
 
-    for told in ("create_table_artifact", "create_markdown_artifact", "create_link_artifact", "loss_curve_artifact"):
+    for told in (
+        "create_table_artifact",
+        "create_markdown_artifact",
+        "create_link_artifact",
+        "data_check_artifact",
+        "loss_curve_artifact",
+    ):
         setattr(tasks, told, mock.Mock())
     tasks.training_progress = mock.MagicMock()  # type: ignore[assignment]
     context = Context.from_environment()

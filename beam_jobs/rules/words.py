@@ -52,7 +52,7 @@ _ABBREVIATIONS = frozenset(
 )
 
 # Longer pieces are data; the longest of the closing shapes is a run of dots.
-_SHORT_CHARACTERS, _CLOSING_CHARACTERS = 100, 16
+_SHORT_CHARACTERS, _CLOSING_CHARACTERS = 400, 16
 
 
 class _Pieces(dict[str, tuple[str, ...]]):

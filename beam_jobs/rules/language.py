@@ -13,7 +13,7 @@ LANGUAGE_SAMPLE_CHARACTERS = 300
 # that it takes for another language has as many, nor have 600 characters of translated programs in 159 languages, but
 # for 3 in 10,000, which are English for the most part. Seven of ten English documents are told in this way.
 _ENGLISH = frozenset(
-    "the and that with are this from which have was were been their they would should when there these those you your "
+    "the and that with are this from which have was were been their they would should when there these those you your "  # noqa: SIM905
     "can will has its than then into must may if not because each other".split()
 )
 _ENGLISH_WORDS, _ENGLISH_SAMPLE_CHARACTERS = 4, 600

@@ -18,6 +18,9 @@ _BEAM_WORKS = "bundle_processor.py"  # whatever is called by it is work, if not 
 _WAITS = ("/threading.py", "/queue.py", "/_base.py", "/selectors.py")
 BEAM = "Beam"
 INTERVAL_S = 0.004
+# Who waits for the interpreter's lock gets it when it is let go: in numpy, more often than not. By default a thread that
+# holds on to it may do so for 5 ms; then what is looked at would be numpy too often, and plain Python too seldom.
+_SWITCH_S = 1e-5
 
 
 class Sampled:
@@ -29,12 +32,15 @@ class Sampled:
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Self:
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        sys.setswitchinterval(self._switch_s)
 
     def _look(self) -> None:
         own = threading.get_ident()

@@ -6,14 +6,13 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_jobs.mix.domains import DomainRules
 from beam_jobs.mix.tokens import WORDS, count_tokens
 from beam_jobs.part import SCHEMA, column
 from beam_jobs.perplexity.reference import Reference
 from beam_jobs.perplexity.scorer import REASON, Scorer, judge, make_scorer
-from beam_jobs.steps import Job
+from beam_jobs.steps import Job, alive
 from lake.store import Store
 
 
@@ -32,28 +31,28 @@ class Annotator:
     def _scored(self, table: pa.Table) -> pa.Table:
         rules = self._job.rules.perplexity
         assert rules is not None  # the job names a reference only then  # noqa: S101
-        rows = _alive(table)
+        rows = alive(table)
         texts = table["text"].take(rows).to_pylist()
         exact = column(table.take(rows), "exact")
         judged = judge(self._scorer, texts, exact, rules, self._reference.thresholds)
         known = ~np.isnan(judged.perplexity)
-        table = _filled(table, "perplexity", rows[known], judged.perplexity[known])
-        table = _filled(table, "perplexity_bucket", rows[known], np.array(judged.bucket, object)[known])
+        table = filled(table, "perplexity", rows[known], judged.perplexity[known])
+        table = filled(table, "perplexity_bucket", rows[known], np.array(judged.bucket, object)[known])
         rejected = np.array([detail is not None for detail in judged.rejected], bool)
         details = np.array(judged.rejected, object)[rejected]
-        table = _filled(table, "reason", rows[rejected], np.full(len(details), REASON, object))
-        table = _filled(table, "detail", rows[rejected], details)
-        return _filled(table, "text", rows[rejected], np.full(len(details), None, object))
+        table = filled(table, "reason", rows[rejected], np.full(len(details), REASON, object))
+        table = filled(table, "detail", rows[rejected], details)
+        return filled(table, "text", rows[rejected], np.full(len(details), None, object))
 
     def _sorted(self, table: pa.Table) -> pa.Table:
         mix = self._mix
         assert mix is not None  # see above  # noqa: S101
-        rows = _alive(table)
-        alive = table.select(["text", "source_uri"]).take(rows)
-        texts = alive["text"].to_pylist()
-        domains = self._domains.domains_of(texts, alive["source_uri"].to_pylist())
-        table = _filled(table, "domain", rows, np.array(domains, object))
-        return table if mix.tokenizer == WORDS else _filled(table, "n_tokens", rows, count_tokens(texts, mix))
+        rows = alive(table)
+        documents = table.select(["text", "source_uri"]).take(rows)
+        texts = documents["text"].to_pylist()
+        domains = self._domains.domains_of(texts, documents["source_uri"].to_pylist())
+        table = filled(table, "domain", rows, np.array(domains, object))
+        return table if mix.tokenizer == WORDS else filled(table, "n_tokens", rows, count_tokens(texts, mix))
 
     @cached_property
     def _reference(self) -> Reference:
@@ -72,12 +71,8 @@ class Annotator:
         return DomainRules(self._mix, self._job.classifier)
 
 
-def _alive(table: pa.Table) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
-
-
-def _filled(table: pa.Table, name: str, rows: np.ndarray, values: np.ndarray) -> pa.Table:
-    """The table with these values in these rows of a column."""
+def filled(table: pa.Table, name: str, rows: np.ndarray, values: np.ndarray) -> pa.Table:
+    """The table, by `part.SCHEMA`, with these values in these rows of a column."""
     place, found = table.schema.get_field_index(name), np.array(table[name].to_pylist(), object)
     found[rows] = values
     return table.set_column(place, SCHEMA.field(name), pa.array(found, SCHEMA.field(name).type))

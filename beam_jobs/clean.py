@@ -16,7 +16,7 @@ from beam_jobs.rules.unicode import normalise
 from beam_jobs.simhash import Fingerprint, fingerprint
 from lake.recipe import PrepareRules
 from lake.recipe.privacy import Names
-from lake.redact import count_leaks, redact
+from lake.redact import KINDS, count_leaks, redact
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,12 @@ def clean_batch(found: Sequence[Extracted], rules: PrepareRules) -> list[Cleaned
 
 
 def _clean(found: Extracted, rules: PrepareRules) -> Cleaned:
-    given_id = redact(found.given_id, rules.redact)[0] if found.given_id else None  # addresses make popular ids
+    given_id = found.given_id or None
+    if given_id is not None and redact(given_id, rules.redact)[1]:  # addresses make popular ids
+        given_id = None  # its place is a name as well; a placeholder would be that of many
     if found.reason is not None:
-        return Cleaned(found.position, given_id, "", found.reason, found.detail)
+        # Parsers quote what they stumble over, whatever the recipe redacts in texts.
+        return Cleaned(found.position, given_id, "", found.reason, redact(found.detail, KINDS)[0])
     page = c4.Page(normalise(found.text), {})
     if rules.quality.c4:
         page = c4.apply(page.text, rules.quality.c4)

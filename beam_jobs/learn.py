@@ -52,11 +52,17 @@ def learn_perplexity(
     return key
 
 
-def sum_frequencies(store: Store, key: str, rules: PrepareRules, history: Sequence[Past]) -> str | None:
-    """Add up in how many documents of the history each term stands. Returns the key that the sum is stored under."""
+def sum_frequencies(
+    store: Store, key: str, rules: PrepareRules, history: Sequence[Past], corpus: Sequence[Past]
+) -> str | None:
+    """Add up in how many documents of the history each term stands. Returns the key that the sum is stored under.
+
+    An index that was compacted of datasets without a mix has not counted them: then the datasets behind it are read.
+    """
     if rules.mix is None or rules.mix.value != "tfidf" or not history:
         return None
-    total = sum(frequencies_of(history), start=DocumentFrequencies.none())
+    are_counted = all(past.keys("frequencies") or not past.keys("signatures") for past in history)
+    total = sum(frequencies_of(history if are_counted else corpus), start=DocumentFrequencies.none())
     store.put_table(key, total.to_table())
     return key
 

@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from beam_jobs.dedup import Duplicate
 from beam_jobs.mix.distinctiveness import DocumentFrequencies, document_frequencies
 from beam_jobs.mix.quota import select
 from beam_jobs.mix.terms import terms_of
 from beam_jobs.mix.value import document_values
 from beam_jobs.part import column
-from beam_jobs.steps import Job, OnStore
+from beam_jobs.steps import Job, OfKept, OnStore
 from lake.recipe import Mix
 
 REPORT = "work/mix.json"
@@ -67,37 +65,21 @@ def mixed(joined: beam.PCollection, job: Job) -> beam.PCollection:
     )
 
 
-def kept_rows(table: pa.Table, duplicates: Mapping[int, Duplicate]) -> NDArray[np.int64]:
-    """Rows that no rule has rejected and that duplicate nothing. `duplicates` are numbered among the former."""
-    rows = np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
-    return np.delete(rows, list(duplicates))
-
-
 def _first(found: Iterable[int]) -> int:
     return sum(found)
 
 
-class _OfKept(OnStore):
-    def table(
-        self, item: tuple[int, dict[str, Iterable[Any]]], columns: list[str]
-    ) -> tuple[pa.Table, NDArray[np.int64]]:
-        source, joined = item
-        table = self.store.get_table(self.job.work_key("rows", source), ["reason", *columns])
-        rows = kept_rows(table, next(iter(joined["dropped"]), {}))
-        return table.take(rows), rows
-
-
-class _Count(_OfKept):
+class _Count(OfKept):
     """In how many of a source's documents each term stands. Gives the number of documents; tables wait in `work/`."""
 
     def process(self, item: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[int]:
-        table, _ = self.table(item, ["text"])
+        table, _ = self.kept(item, ["text"])
         found = document_frequencies(terms_of(table["text"].to_pylist()))
         self.store.put_table(self.job.work_key("terms", item[0]), found.to_table())
         yield len(table)
 
 
-class _Weigh(_OfKept):
+class _Weigh(OfKept):
     """A source's documents with their domain, tokens and value against the history, once all terms are counted."""
 
     def setup(self) -> None:
@@ -106,7 +88,7 @@ class _Weigh(_OfKept):
 
     def process(self, item: tuple[int, dict[str, Iterable[Any]]], _n_documents: int) -> Iterator[tuple[int, Weighed]]:
         mix = self._mix()
-        table, rows = self.table(item, ["text", "exact", "domain", "n_tokens"])
+        table, rows = self.kept(item, ["text", "exact", "domain", "n_tokens"])
         place = {label: number for number, label in enumerate(mix.labels)}
         terms = terms_of(table["text"].to_pylist() if mix.value == "tfidf" else [""] * len(table))
         history, drop = self.frequencies() if mix.value == "tfidf" else (DocumentFrequencies.none(),) * 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_jobs.mix.files import digests_of
-from beam_jobs.perplexity.scorer import HISTORY, REASON
+from beam_jobs.perplexity.scorer import BASE, HISTORY, REASON
 from lake.errors import RecipeError
 from lake.recipe import Recipe
 from lake.records import Dataset
@@ -23,22 +23,29 @@ def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
         files |= digests_of(rules.mix)
         # Of two domains that match alike the first one wins, and the order of a mapping is no part of its JSON here.
         parameters["labels"] = rules.mix.labels
-    if rules.perplexity is not None and rules.perplexity.model != HISTORY:
+    if rules.perplexity is not None and rules.perplexity.model == BASE:
+        parameters["base_model"] = recipe.base_model
+    elif rules.perplexity is not None and rules.perplexity.model != HISTORY:
         folder = Path(rules.perplexity.model.removeprefix("file:"))
-        files |= {str(path): str(path.stat().st_size) for path in sorted(folder.glob("*")) if path.is_file()}
+        files |= {str(path): _digest(path) for path in sorted(folder.glob("*")) if path.is_file()}
     toxicity = rules.quality.toxicity
     if toxicity is not None and toxicity.file is not None:
         path = Path(toxicity.file.removeprefix("file:"))
-        try:
-            files[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError as error:
-            raise RecipeError(
-                f"prepare.quality.toxicity.file, {path}",
-                expected="a file of words, one a line",
-                got=error.strerror or type(error).__name__,
-                remedy="put it there, or take it out of the recipe",
-            ) from error
+        files[str(path)] = _digest(path)
     return parameters | ({"files": files} if files else {})
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecipeError(
+            f"the recipe's file {path}",
+            expected="a file that can be read",
+            got=error.strerror or type(error).__name__,
+            remedy="put it there, or take it out of the recipe",
+        ) from error
 
 
 def rejected_share(history: Sequence[Dataset]) -> float:

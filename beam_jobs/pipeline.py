@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs import mixing, repeats
+from beam_jobs import boilerplate, mixing, paragraphs
 from beam_jobs.annotate import Annotator
 from beam_jobs.dedup import Duplicate, decide, first_copies
 from beam_jobs.erase import refuse
@@ -34,9 +34,9 @@ from beam_jobs.part import (
 )
 from beam_jobs.past import IndexFile
 from beam_jobs.simhash import Hashes, Shingles
-from beam_jobs.steps import SHINGLES, Job, OnStore, among
+from beam_jobs.steps import SHINGLES, Job, OnStore, alive, among
 from beam_jobs.verify import Verified, verify
-from beam_jobs.write import LeftOut, write_source
+from beam_jobs.write import NO_ROWS, LeftOut, write_source
 
 # How many ways candidates are looked for side by side: hashes are dealt out by their lowest bits.
 PARTITIONS = 16
@@ -55,14 +55,17 @@ class Packed(NamedTuple):
 def build(pipeline: beam.Pipeline, job: Job, parts: Sequence[Part]) -> None:
     """Hang the steps together: parts → chunks → candidates → verified pairs → drops → choice → files."""
     dealt = pipeline | "parts" >> beam.Create(parts) | beam.Reshuffle()
-    if repeats.is_wanted(job.rules):
-        chunks = repeats.chunks_without_repeats(dealt, pipeline, job, _CleanSurveyed)
+    if job.rules.quality.boilerplate is not None:
+        sources, common = boilerplate.surveyed(dealt, job)
+        chunks = sources | "clean" >> beam.ParDo(_CleanSurveyed(job), beam.pvalue.AsSingleton(common))
     else:
         chunks = dealt | "clean" >> beam.ParDo(_Clean(job))
     joined = {
         "chunk": chunks | "sources" >> beam.Map(lambda packed: (packed.source, None)),
         "dropped": _duplicates(pipeline, chunks, job),
     } | "join" >> beam.CoGroupByKey()
+    if job.rules.quality.paragraphs is not None:
+        joined = paragraphs.shorten(joined, pipeline, job)
     if job.rules.mix is None:
         joined | "write" >> beam.ParDo(_Write(job))
     else:
@@ -131,21 +134,15 @@ class _Clean(_Cleaning):
 
 
 class _CleanSurveyed(_Cleaning):
-    """Source with the places of its repeated paragraphs → `Packed` of what is left without them."""
+    """Source of a chunk that was surveyed → `Packed` of what is left without common lines."""
 
-    def process(self, item: tuple[int, dict[str, Iterable[Any]]], common: Hashes) -> Iterator[Packed]:
-        source, joined = item
+    def process(self, source: int, common: Hashes) -> Iterator[Packed]:
         reserve = self.job.work_key("reserve", source)
         if self.store.exists(reserve):
             yield self.kept(source, self.store.get_table(reserve))
             return
-        repeated = np.frombuffer(b"".join(joined["repeated"]), np.int64)
-        rows = repeats.rows_of_raw(self.store.get_table(self.job.work_key("raw", source)))
-        left, paragraphs = repeats.without_repeats(rows, repeated, common, self.job.rules)
-        table = clean_rows(left, self.job.rules)
-        if self.job.rules.quality.paragraphs is not None:
-            self.store.put_table(self.job.work_key("paragraphs", source), repeats.index_of(table, paragraphs))
-        yield self.kept(source, table)
+        rows = boilerplate.rows_of_raw(self.store.get_table(self.job.work_key("raw", source)))
+        yield self.kept(source, clean_rows(boilerplate.without_boilerplate(rows, common), self.job.rules))
 
 
 class _Hashes(beam.CombineFn):  # type: ignore[misc]  # Beam ships no types
@@ -265,16 +262,17 @@ class _Write(OnStore):
     def process(self, item: tuple[int, dict[str, Iterable[Any]]]) -> None:
         source, joined = item
         table = self.store.get_table(self.job.work_key("rows", source))
-        # Duplicates are numbered among the documents that no rule has rejected.
-        rows = np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
+        rows = alive(table)  # duplicates are numbered among them
         duplicates: dict[int, Duplicate] = next(iter(joined["dropped"]), {})
         chosen: mixing.Chosen = next(iter(joined.get("chosen", ())), mixing.EVERYTHING)
         left_out = LeftOut(
-            {int(rows[row]): each for row, each in duplicates.items()}, chosen.over_quota, chosen.reserved
+            {int(rows[row]): each for row, each in duplicates.items()},
+            chosen.over_quota,
+            chosen.reserved,
+            next(iter(joined.get("emptied", ())), NO_ROWS),
         )
         table = mixing.with_values(table, chosen)
-        name = source_name(source)
-        paragraphs = self.job.work_key("paragraphs", source)
-        index = self.store.get_table(paragraphs) if self.store.exists(paragraphs) else None
-        counts = write_source(self.store, self.job.prefix, name, table, left_out, self.job.rules, index)
+        name, index = source_name(source), self.job.work_key("paragraphs", source)
+        known = self.store.get_table(index) if self.store.exists(index) else None
+        counts = write_source(self.store, self.job.prefix, name, table, left_out, self.job.rules, known)
         self.store.put(f"{self.job.prefix}work/counts-{name}.json", json.dumps(counts).encode())

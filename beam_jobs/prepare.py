@@ -73,7 +73,7 @@ def prepare(
         tombstones=tombstones,
         paragraphs=tuple((past.address, key) for past in history for key in past.keys("paragraphs")),
         perplexity=learn_perplexity(store, learned, rules, corpus, parts, sources, rejected_share),
-        frequencies=sum_frequencies(store, f"{prefix}work/known.parquet", rules, history),
+        frequencies=sum_frequencies(store, f"{prefix}work/known.parquet", rules, history, corpus),
         classifier=learn_domains(rules),
     )
     with _own_errors(), beam.Pipeline(options=PipelineOptions(list(runner_options))) as pipeline:

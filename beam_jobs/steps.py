@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from beam_jobs.mix.classifier import Classifier
@@ -20,6 +21,7 @@ from beam_jobs.part import Part
 from beam_jobs.past import IndexFile, Past
 from beam_jobs.verify import Documents
 from lake.recipe import PrepareRules
+from lake.redact import KINDS, redact
 from lake.store import Address
 from lake.tombstones import Tombstones
 
@@ -63,14 +65,39 @@ class OnStore(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
         self.documents = Documents(self._shingles)
 
     def count_columns(self, part: Part, columns: Counter[str]) -> None:
-        """Keep the counts of the input's fields until the end."""
-        self.store.put(f"{self.job.prefix}work/columns-{part.number:06d}.json", json.dumps(columns).encode())
+        """Keep the counts of the input's fields until the end. A table without a header has data for names."""
+        named: Counter[str] = Counter()
+        for name, n in columns.items():
+            named[redact(name, KINDS)[0]] += n
+        self.store.put(f"{self.job.prefix}work/columns-{part.number:06d}.json", json.dumps(named).encode())
 
     def _shingles(self, source: int) -> pa.Table:
         if is_fresh(source):
             return self.store.get_table(self.job.work_key("shingles", source))
         file = self.job.history[source]
         return file.address.open().get_table(file.shingles, SHINGLES)
+
+
+class OfKept(OnStore):
+    """A DoFn over `(source, {chunk, dropped, emptied})`: what is left of a source so far."""
+
+    def kept(
+        self, item: tuple[int, dict[str, Iterable[Any]]], columns: Sequence[str] | None = None
+    ) -> tuple[pa.Table, NDArray[np.int64]]:
+        """The source's table, and the rows that no rule has rejected, that duplicate nothing and are not emptied.
+
+        With `columns`, the table is of these rows and columns alone.
+        """
+        source, joined = item
+        table = self.store.get_table(self.job.work_key("rows", source), columns and ["reason", *columns])
+        rows = np.delete(alive(table), list(next(iter(joined["dropped"]), {})))
+        rows = np.setdiff1d(rows, next(iter(joined.get("emptied", ())), rows[:0]))
+        return (table.take(rows) if columns else table), rows
+
+
+def alive(table: pa.Table) -> NDArray[np.int64]:
+    """Rows that no rule has rejected: those that deduplication numbers."""
+    return np.flatnonzero(pc.is_null(table["reason"]).to_numpy(zero_copy_only=False))
 
 
 def among(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:

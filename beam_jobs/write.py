@@ -36,15 +36,20 @@ _REJECTS += ["duplicate_of", "similarity", "duplicate_of_place"]
 Counts: TypeAlias = dict[str, dict[str, int]]
 
 
+NO_ROWS = np.zeros(0, np.int64)
+REPEATED = "repeated_paragraphs"
+
+
 class LeftOut(NamedTuple):
     """Rows that are not kept, though no rule of their own rejects them: duplicates by row, and rows over quota.
 
-    `reserved` are those of the latter that a later drop may have.
+    `reserved` are those of the latter that a later drop may have, `emptied` had nothing but repeated paragraphs.
     """
 
-    duplicates: Mapping[int, Duplicate]
-    over_quota: NDArray[np.int64]
-    reserved: NDArray[np.int64]
+    duplicates: Mapping[int, Duplicate] = {}
+    over_quota: NDArray[np.int64] = NO_ROWS
+    reserved: NDArray[np.int64] = NO_ROWS
+    emptied: NDArray[np.int64] = NO_ROWS
 
 
 def write_source(
@@ -110,6 +115,7 @@ def _with_reasons(table: pa.Table, left_out: LeftOut) -> pa.Table:
         similarity[row] = round(duplicate.similarity, 6)
     details = np.array(table["detail"].to_pylist(), object)
     reasons[left_out.over_quota], details[left_out.over_quota] = OVER_QUOTA, "beyond what is kept for later drops"
+    reasons[left_out.emptied], details[left_out.emptied] = REPEATED, "nothing else is in it"
     details[left_out.reserved] = "kept for later drops"
     return (
         table.set_column(table.schema.get_field_index("reason"), "reason", pa.array(reasons, pa.string()))

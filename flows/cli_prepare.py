@@ -44,8 +44,9 @@ def prepare(
 ) -> None:
     """Clean, deduplicate and select documents: the very job that a drop goes through, with no service up.
 
-    Example: **tidemill prepare 'crawl/**/*.warc.gz' notes.jsonl --recipe docs.yaml --out prepared/monday --history
-    prepared/sunday**
+    Example: **tidemill prepare crawl/ notes.jsonl --recipe docs.yaml --out prepared/monday --history prepared/sunday**
+
+    Of a folder, everything below it is read but hidden files; links to files are followed, links to folders not.
 
     Leaves **shards/** (what is kept, by split), **rejects/** (everything else, each with its reason and, of duplicates,
     the document that is kept and the similarity), **metrics/**, **signatures/** and **shingles/** (the index that later

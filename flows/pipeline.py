@@ -16,6 +16,7 @@ from flows.context import Context, process_owner
 from flows.datasets import datasets_by_id, unread_objects
 from flows.dispatch import run_training, wait_for_rollout
 from flows.monitor import check_drift
+from flows.prepare_task import prepare
 from flows.reaper import beating, run_owner
 from flows.watch import reconcile_model
 from lake.errors import CheckFailed, GateRejected, StageTakenOver, TidemillError
@@ -133,7 +134,7 @@ def _prepared(context: Context, drop: Drop) -> Dataset:
     """The drop's dataset, checked, waiting for a training. What it could not read is noted in the ledger."""
     drop_id, owner = drop.drop_id, process_owner()
     try:
-        dataset = tasks.prepare(context, drop_id)
+        dataset = prepare(context, drop_id)
         context.ledger.arrivals.mark_unread(drop_id, unread_objects(context, dataset))
         tasks.check(context, dataset)
     except CheckFailed as error:

@@ -16,13 +16,13 @@ from beam_jobs.past import Past
 from beam_jobs.runners import runner_options
 from flows.base_scorer import with_base_model
 from lake.bucket import Bucket, BucketAddress
-from lake.errors import TidemillError
+from lake.errors import StorageError, TidemillError
 from lake.folder import Folder
 from lake.ledger.arrivals import drop_id_of
 from lake.recipe import Recipe
 from lake.records import Dataset, Drop, ObjectRef
 from lake.settings import Settings
-from lake.stage import code_version, read_manifest, stage_id, write_manifest
+from lake.stage import UNFINISHED, code_version, read_manifest, stage_id, write_manifest
 from lake.store import Store
 
 _AWS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_PROFILE")
@@ -94,6 +94,8 @@ def prepare_alone(
     if committed is not None:
         return committed
     options = runner_options(recipe.runner, out.store.address)
+    # Says that what lies beside it is ours, and may be written over.
+    out.store.put(f"{out.prefix}{UNFINISHED}", identity.encode())
     started = time.monotonic()
     with _watched(out, told):
         dataset = prepare(
@@ -121,6 +123,7 @@ def prepare_alone(
         record=dataset,
         duration_s=time.monotonic() - started,
     )
+    out.store.delete(f"{out.prefix}{UNFINISHED}")
     return dataset
 
 
@@ -143,9 +146,22 @@ def _objects(source: str, settings: Settings, stores: dict[str, Store]) -> Itera
         absolute = os.path.abspath(found)  # noqa: PTH100  # a link stays what the user called it
         if Path(absolute).is_dir():
             folder = f"{absolute}/".lstrip("/")
-            yield from (root.ref(key) for key in root.keys(folder) if "/." not in f"/{key.removeprefix(folder)}")
+            yield from (_ref(root, key) for key in root.keys(folder) if "/." not in f"/{key.removeprefix(folder)}")
         elif Path(absolute).is_file():
-            yield root.ref(absolute.lstrip("/"))
+            yield _ref(root, absolute.lstrip("/"))
+
+
+def _ref(root: Folder, key: str) -> ObjectRef:
+    """A file as it is; one that cannot be read, or whose name is no text, still counts, and ends as a dead letter."""
+    named = key.encode("utf-8", "replace").decode()
+    if named == key:
+        try:
+            return root.ref(key)
+        except StorageError:
+            pass
+    return ObjectRef(
+        bucket=root.name, key=named, etag="unread", size_bytes=0, last_modified=datetime.fromtimestamp(0, UTC)
+    )
 
 
 def _address(name: str, settings: Settings) -> BucketAddress:
@@ -182,18 +198,17 @@ def _reserves(past: Sequence[tuple[Dataset, Past]]) -> list[Past]:
 
 def _committed(out: Place, identity: str) -> Dataset | None:
     """What is there, if it is the very same. Raises TidemillError for anything but an attempt that did not end."""
-    from beam_jobs.write import FOLDERS
-
     manifest = read_manifest(out.store, out.prefix)
     if manifest is not None and manifest.stage_id == identity:
         return Dataset.model_validate(manifest.record)
-    ours = tuple(f"{out.prefix}{folder}/" for folder in (*FOLDERS, "work"))
-    foreign = next((key for key in out.store.keys(out.prefix) if not key.startswith(ours)), None)
-    if foreign is not None:
+    if out.store.exists(f"{out.prefix}{UNFINISHED}") and manifest is None:
+        return None
+    found = next(iter(out.store.keys(out.prefix)), None)
+    if found is not None:
         raise TidemillError(
             out.uri,
             expected="an empty folder, or the result of this very preparation",
-            got="the result of another one" if manifest else f"other files, such as {foreign.removeprefix(out.prefix)}",
+            got="the result of another one" if manifest else f"other files, such as {found.removeprefix(out.prefix)}",
             remedy="name another folder as --out, or delete this one",
         )
     return None

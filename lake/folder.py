@@ -91,6 +91,7 @@ class Folder(Store):
         with self._explained(ref.key):
             if not path.is_file():
                 raise self._changed(ref, "no file")
+            path.open("rb").close()  # whether it may be read comes before what it is
             stat = path.stat()
             if stat.st_size != ref.size_bytes or datetime.fromtimestamp(stat.st_mtime, UTC) != ref.last_modified:
                 raise self._changed(ref, f"{stat.st_size} bytes of {datetime.fromtimestamp(stat.st_mtime, UTC)}")
@@ -119,7 +120,8 @@ class Folder(Store):
             relative = Path(folder).relative_to(self.root).as_posix()
             for name in names:
                 key = name if relative == "." else f"{relative}/{name}"
-                if key.startswith(prefix) and not name.startswith(_UNFINISHED):
+                # Pipes, sockets and links to nowhere hold nothing, and some of them would never end.
+                if key.startswith(prefix) and not name.startswith(_UNFINISHED) and (self.root / key).is_file():
                     yield key
 
     def _path(self, key: str) -> Path:

@@ -24,6 +24,7 @@ R = TypeVar("R", bound=Record)
 # By then no process that was paused can wake up and write again.
 FORGOTTEN_AFTER = timedelta(days=7)
 
+UNFINISHED = "unfinished"  # beside what a preparation outside of an installation has begun to write
 ROOT = Path(__file__).parent.parent
 
 
@@ -204,7 +205,7 @@ def _finished(ledger: Ledger, bucket: Bucket, identity: str) -> tuple[StageAttem
 
 
 def _outputs(store: Store, prefix: str) -> tuple[OutputFile, ...]:
-    keys = [key for key in store.keys(prefix) if key != manifest_key(prefix)]
+    keys = [key for key in store.keys(prefix) if key not in (manifest_key(prefix), f"{prefix}{UNFINISHED}")]
     return tuple(
         OutputFile(key=key, size_bytes=size_bytes, sha256=sha256)
         for key in keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from beam_jobs.formats.extracted import Extracted, Unreadable, shorten
 from beam_jobs.formats.source import Source
 
 _MAX_DEPTH = 10_000
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TOKEN = re.compile(_STRING.pattern + rb"|NaN|-?Infinity", re.DOTALL)
 
 
 def read_lines(content: Content, source: Source) -> Iterator[Extracted]:
@@ -39,7 +42,7 @@ def read_value(content: Content, source: Source) -> Iterator[Extracted]:
         yield from read_lines(content, source)
         return
     path, number = ("item" if opening.startswith(b"[") else ""), 0
-    feed = _Feed(content, source.rules.max_record_bytes)
+    feed = _Feed(_WithoutNaN(content), source.rules.max_record_bytes)
     try:
         for number, record in enumerate(ijson.items(feed, path, use_float=True, multiple_values=True), start=1):
             feed.record_ends()
@@ -55,10 +58,39 @@ def read_value(content: Content, source: Source) -> Iterator[Extracted]:
         raise Unreadable("bad_json", error, f"row:{number + 1}") from error
 
 
+class _WithoutNaN:
+    """Writes null for NaN and Infinity, which Python's json writes and takes, and strict parsers stop at."""
+
+    def __init__(self, content: Content) -> None:
+        self._content, self._rest = content, b""
+
+    def read(self, n_bytes: int) -> bytes:
+        while chunk := self._content.read(n_bytes):
+            text = self._rest + chunk
+            end = self._boundary(text)
+            done, self._rest = text[:end], text[end:]
+            if done:
+                return _TOKEN.sub(_null, done) if b"N" in done or b"I" in done else done
+        done, self._rest = self._rest, b""
+        return _TOKEN.sub(_null, done)
+
+    def _boundary(self, text: bytes) -> int:
+        """Where the last string that has begun and not ended begins; else before the last few letters of a word."""
+        last = 0
+        for found in _STRING.finditer(text):
+            last = found.end()
+        opened = text.find(b'"', last)
+        return opened if opened >= 0 else max(last, len(text) - len("-Infinity"))
+
+
+def _null(found: re.Match[bytes]) -> bytes:
+    return found[0] if found[0].startswith(b'"') else b"null"
+
+
 class _Feed:
     """Counts what has been read since the last record, as a parser would hold all of it."""
 
-    def __init__(self, content: Content, max_record_bytes: int) -> None:
+    def __init__(self, content: Content | _WithoutNaN, max_record_bytes: int) -> None:
         self._content, self._max_bytes = content, max_record_bytes
         self._n_bytes = self._depth = 0
 

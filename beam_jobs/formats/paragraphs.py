@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 
 from beam_jobs.formats.extracted import Extracted, inside
 
+_KEY, _KEY_END = "-----BEGIN ", "-----END "
+
 
 def parts_of_text(pieces: Iterable[str], max_characters: int) -> Iterator[str]:
     """Yield parts of at most `max_characters` that make up the pieces put together, holding no more than one and a piece.
 
-    They are cut after a blank line, else after a space. Neither is looked for in the first quarter of a part, so that one
+    They are cut after a blank line, else after a space, not within a number or a private key. Neither is looked for in the first quarter of a part, so that one
     early break does not make a tiny part.
     """
     waiting: list[str] = []
@@ -57,5 +59,18 @@ def document_of(pieces: Iterable[str], max_characters: int) -> Iterator[Extracte
 
 def _cut(text: str, start: int, max_characters: int) -> int:
     end, earliest = start + max_characters, start + max_characters // 4
-    blank_line, space = text.rfind("\n\n", earliest, end), text.rfind(" ", earliest, end)
-    return blank_line + 2 if blank_line >= 0 else space + 1 if space >= 0 else end
+    blank_line = text.rfind("\n\n", earliest, end)
+    cut = blank_line + 2 if blank_line >= 0 else _after_space(text, earliest, end)
+    # A private key that is cut in two is no longer seen as one.
+    key = text.rfind(_KEY, start, cut + len(_KEY))
+    return key if key > start and text.find(_KEY_END, key, cut) < 0 else cut
+
+
+def _after_space(text: str, earliest: int, end: int) -> int:
+    """After the last space that parts no number: what is cut in two is no longer seen as a card's or a telephone's."""
+    space = any_space = text.rfind(" ", earliest, end)
+    while space >= 0 and text[space - 1].isdigit() and text[space + 1 : space + 2].isdigit():
+        space = text.rfind(" ", earliest, space)
+    if space < 0:
+        space = any_space
+    return space + 1 if space >= 0 else end

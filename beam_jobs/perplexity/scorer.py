@@ -16,7 +16,7 @@ from beam_jobs.simhash import Hashes
 from lake.recipe import Perplexity
 
 REASON = "high_perplexity"
-HISTORY = "history"
+HISTORY, BASE = "history", "base"
 
 
 class Scorer(Protocol):

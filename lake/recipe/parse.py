@@ -27,7 +27,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
             where,
             expected="YAML",
             got=" ".join(str(error).split()),
-            remedy="correct the recipe and put it into the bucket again",
+            remedy=_remedy(where),
         ) from error
     try:
         return Recipe.model_validate(loaded)
@@ -36,8 +36,12 @@ def parse_recipe(text: str, where: str) -> Recipe:
             f"{where}, field {'; '.join(_place(e['loc']) for e in error.errors())}",
             expected="; ".join(map(_allowed, error.errors())),
             got="; ".join(_SHORT.repr(e.get("input"))[:200] for e in error.errors()),
-            remedy="correct the recipe and put it into the bucket again",
+            remedy=_remedy(where),
         ) from error
+
+
+def _remedy(where: str) -> str:
+    return "correct the recipe" + (" and put it into the bucket again" if where.startswith("s3://") else "")
 
 
 def _place(loc: tuple[int | str, ...]) -> str:

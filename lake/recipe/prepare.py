@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lake.recipe.formats import Formats
+from lake.recipe.languages import LANGUAGES
 from lake.recipe.mix import Mix
 from lake.recipe.perplexity import Perplexity
 from lake.recipe.privacy import Privacy
@@ -40,6 +41,15 @@ class PrepareRules(Section):
     test_share: Share = 0.05
     max_object_bytes: int = Field(default=20_000_000_000, ge=1, description="decompressed size of one object")
     max_record_bytes: int = Field(default=8_000_000, ge=1)
+
+    @field_validator("languages")
+    @classmethod
+    def _known(cls, found: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(found) - LANGUAGES):
+            raise ValueError(
+                f"ISO 639-1 codes such as en, de, fr, zh; {', '.join(unknown)} is none that texts are told by"
+            )
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows import tasks
+from flows import prepare_task
 from flows.context import Context
 from flows.datasets import datasets_by_id
 from flows.erase import erase
@@ -25,7 +25,7 @@ TEXT = f"{document(100)} And this tells of {SECRET}."
 
 @pytest.fixture
 def context(settings: Settings, bucket: Bucket, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Context:
-    monkeypatch.setattr(tasks, "create_table_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(prepare_task, "create_table_artifact", lambda *_, **__: None)
     made = Context(settings)
     put_recipe(made)
     return made
@@ -36,7 +36,7 @@ def prepared(context: Context, drop: Drop) -> Dataset:
     now = datetime.now(UTC)
     claimed = context.ledger.drops.claim(drop.drop_id, "test", now)
     assert claimed is not None
-    dataset = tasks.prepare.fn(context, claimed.drop_id)
+    dataset = prepare_task.prepare.fn(context, claimed.drop_id)
     assert context.ledger.drops.move(drop.drop_id, "preparing", "waiting", now, dataset_id=dataset.dataset_id)
     return dataset
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from flows import prepare_alone
 from flows.cli import commands
 from lake.bucket import Bucket
 from lake.errors import TidemillError
@@ -84,25 +86,50 @@ def test_the_same_call_again_finds_its_result(here: Path) -> None:
     assert (here / "out/manifest.json").stat().st_mtime_ns == written
 
 
-def test_an_attempt_that_did_not_end_is_done_again(here: Path) -> None:
+def _interrupt() -> None:
+    raise RuntimeError("cut short")
+
+
+def test_an_attempt_that_did_not_end_is_done_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "a.txt").write_text(document(1))
-    call("a.txt", "--out", "out")
-    (here / "out/manifest.json").unlink()
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut short"):
+        patch.setattr(prepare_alone, "write_manifest", lambda *_, **__: _interrupt())
+        call("a.txt", "--out", "out")
     (here / "out/shards/train-999999-00000.parquet").write_bytes(b"half a f")
     call("a.txt", "--out", "out")
+    assert not (here / "out/unfinished").exists()
+    told = {each["key"] for each in json.loads((here / "out/manifest.json").read_text())["outputs"]}
+    assert told == {str(path.relative_to(here / "out")) for path in (here / "out").rglob("*.parquet")}
     assert len(rows(here / "out", "shards")) == 1
 
 
 def test_other_peoples_files_are_left_alone(here: Path) -> None:
     (here / "a.txt").write_text(document(1))
-    (here / "out").mkdir()
-    (here / "out/thesis.doc").write_text("mine")
-    with pytest.raises(TidemillError, match=r"other files, such as thesis\.doc"):
-        call("a.txt", "--out", "out")
-    call("a.txt", "--out", "mine")
+    for name in ("thesis.doc", "work/thesis.doc", "metrics/x.csv"):
+        mine = here / "mine" / name.replace("/", "-") / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        with pytest.raises(TidemillError, match="other files, such as"):
+            call("a.txt", "--out", f"mine/{name.replace('/', '-')}")
+        assert mine.read_text() == "mine"
+    call("a.txt", "--out", "out")
     (here / "b.txt").write_text(document(2))
     with pytest.raises(TidemillError, match="the result of another one"):
-        call("b.txt", "--out", "mine")
+        call("b.txt", "--out", "out")
+
+
+def test_odd_files_are_passed_over_or_end_as_dead_letters(here: Path) -> None:
+    folder = here / "in"
+    folder.mkdir()
+    (folder / "a b\nü.txt").write_text(document(1))
+    (folder / "link.txt").symlink_to(folder / "nowhere.txt")
+    (folder / "linked.txt").symlink_to(here / "docs.yaml")
+    os.mkfifo(folder / "pipe.txt")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text(document(2))
+    told = json.loads(call("in", "--out", "out", "--json"))
+    assert (told["n_objects"], told["n_kept"]) == (3, 1)
+    reasons = {row["source_uri"].rsplit("/", 1)[-1]: row["reason"] for row in rows(here / "out", "rejects")}
+    assert reasons == {"linked.txt": "too_short", "caf?.txt": "source_changed"}
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,16 @@ def test_paragraphs_and_lines_that_repeat_are_left_out(shop: Shop) -> None:
         assert second.rejected == {"repeated_paragraphs": 1}
 
 
+def test_what_is_dropped_anyway_takes_no_paragraph_away(shop: Shop) -> None:
+    recipe = parse_recipe("name: m\nprepare: {min_letters: 0.6, quality: {paragraphs: {min_characters: 20}}}", "m.yaml")
+    digits = " ".join(str(n) for n in range(2_000))
+    texts = [f"{garden(1)}\n\n{digits}", f"{garden(1)}\n\n{document(1)}", f"{garden(1)}\n\n{document(1)}"]
+    dataset = shop.prepare(shop.drop(a=texts), recipe, "one")
+    assert [row["text"] for row in shop.rows(dataset, "shards")] == [texts[1]]
+    found = {row["id"]: (row["reason"], row["duplicate_of"]) for row in shop.rows(dataset, "rejects")}
+    assert found == {"a-0": ("too_few_letters", None), "a-2": ("exact_duplicate", "a-1")}
+
+
 def test_documents_are_judged_by_the_history_of_their_model(shop: Shop) -> None:
     recipe = parse_recipe("name: m\nprepare: {perplexity: {drop: [tail]}}", "m.yaml")
     first = shop.prepare(shop.drop(a=[document(n) for n in range(200)]), parse_recipe("name: m", "m.yaml"), "one")

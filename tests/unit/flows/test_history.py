@@ -83,4 +83,3 @@ def test_what_was_left_out_takes_part_once(context: Context, datasets: list[Data
     told = [dataset.model_copy(update=change) for dataset, change in zip(datasets, changes, strict=False)]
     assert [past.identity for past in reserves_of(context, MODEL, told)] == [datasets[1].dataset_id]
     assert [past.identity for past in reserves_of(context, MODEL, told[:1])] == [datasets[0].dataset_id]
-

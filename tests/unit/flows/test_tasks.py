@@ -14,7 +14,7 @@ import pytest
 from flows import reports
 from flows.context import Context
 from flows.datasets import checkpoint_of, datasets_by_id, history_of, seen_by
-from flows.tasks import _committed_before
+from flows.prepare_task import _committed_before
 from lake.bucket import Bucket
 from lake.ledger import Ledger
 from lake.recipe import Recipe

@@ -44,6 +44,7 @@ def test_every_example_parses(path: Path) -> None:
             "['x']",
             "one of sources, keywords",
         ),
+        ("name: docs\nprepare: {languages: [english]}", "prepare.languages", "['english']", "such as en, de"),
         ("name: docs\nprepare: {validation_share: 0.5, test_share: 0.5}", "prepare", "0.5", "below 1 together"),
         ("name: docs\nprepare: {max_characters: 100}", "prepare", "100", "min_characters of at most"),
         (

@@ -19,6 +19,9 @@ SHINGLE_WORDS = 5
 FEATURE_WORDS = 3
 
 _WORD = re.compile(r"\w+")
+_LOWER_OR_SPACE = bytes(ord(chr(c).lower()) if chr(c).isalnum() or chr(c) == "_" else 32 for c in range(128)) + bytes(
+    128
+)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MURMUR_1, _MURMUR_2, _33 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(33)
 
@@ -56,7 +59,7 @@ _word_hashes = _WordHashes()
 
 
 def fingerprint(text: str) -> Fingerprint:
-    words = _WORD.findall(text.lower())
+    words = words_of(text)
     hashes = np.fromiter(map(_word_hashes.__getitem__, words), np.uint64, len(words))
     five_word_runs = _runs(hashes, SHINGLE_WORDS)
     return Fingerprint(
@@ -66,6 +69,13 @@ def fingerprint(text: str) -> Fingerprint:
         n_words=len(words),
         n_runs=len(five_word_runs),
     )
+
+
+def words_of(text: str) -> list[str]:
+    r"""Runs of `\w`, in lower case. Plain ASCII is cut at once, in half the time."""
+    if text.isascii():
+        return text.encode("ascii").translate(_LOWER_OR_SPACE).decode("ascii").split()
+    return _WORD.findall(text.lower())
 
 
 def jaccard(a: Shingles, b: Shingles) -> float:
@@ -109,6 +119,7 @@ def _vote(features: Hashes) -> int:
     """Bit i is set when more than half of the features have it set."""
     if not len(features):
         return 0
-    bits = np.unpackbits(features.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
-    majority = bits.sum(axis=0, dtype=np.int32) * 2 > len(features)
+    bits = np.unpackbits(features.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little").astype(np.float32)
+    # A product sums columns faster than their sum does, and is exact below 2**24 features.
+    majority = np.ones(len(features), np.float32) @ bits * 2 > len(features)
     return int(np.packbits(majority, bitorder="little").view(np.uint64)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import ftfy
 
@@ -22,6 +23,7 @@ _INVISIBLE = re.compile(
 _SUSPECT = re.compile(_INVISIBLE.pattern[: _INVISIBLE.pattern.index("]")] + "\u200c\u200d]")
 # One repair is enough for all but what is made to need more.
 _MAX_REPAIRS = 8
+_MAX_REMEMBERED_LINES, _MAX_REMEMBERED_CHARACTERS = 4_096, 200
 
 
 def normalise(text: str) -> str:
@@ -32,8 +34,18 @@ def normalise(text: str) -> str:
     if _UNUSUAL.search(text):
         text = text.replace("\r\n", "\n").replace("\r", "\n")
         # ftfy works line by line and leaves plain ASCII alone, but takes 100 times as long to find that out.
-        text = "\n".join(_repaired(line) if _UNUSUAL.search(line) else line for line in text.split("\n"))
+        text = "\n".join(_repair(line) if _UNUSUAL.search(line) else line for line in text.split("\n"))
     return _BLANK_LINES.sub("\n\n", _SPACES.sub(" ", text).replace(" \n", "\n")).strip()
+
+
+def _repair(line: str) -> str:
+    return _remembered(line) if len(line) <= _MAX_REMEMBERED_CHARACTERS else _repaired(line)
+
+
+@lru_cache(_MAX_REMEMBERED_LINES)
+def _remembered(line: str) -> str:
+    """Headings, bullets and signs stand in many documents, and ftfy is what takes longest."""
+    return _repaired(line)
 
 
 def _repaired(line: str) -> str:

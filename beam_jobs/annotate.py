@@ -73,6 +73,8 @@ class Annotator:
 
 def filled(table: pa.Table, name: str, rows: np.ndarray, values: np.ndarray) -> pa.Table:
     """The table, by `part.SCHEMA`, with these values in these rows of a column."""
+    if not len(rows):
+        return table
     place, found = table.schema.get_field_index(name), np.array(table[name].to_pylist(), object)
     found[rows] = values
     return table.set_column(place, SCHEMA.field(name), pa.array(found, SCHEMA.field(name).type))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.formats import Extracted
 from beam_jobs.numbers import fresh_source
-from beam_jobs.part import HasOrigin, Origin, Part, in_chunks, read_objects, read_reserve
+from beam_jobs.part import HasOrigin, Origin, Part, in_chunks, read_objects
 from beam_jobs.rules.boilerplate import common_lines, line_hashes, without_lines
 from beam_jobs.simhash import Hashes
 from beam_jobs.steps import Job, OnStore
@@ -93,7 +93,7 @@ class _Survey(OnStore):
         if part.reserve is not None:  # it went through this when it was dropped
             past = self.job.reserves[part.reserve.history]
             source = fresh_source(part.number, 0)
-            table = read_reserve(past.address.open(), part.reserve.key)
+            table = past.address.open().get_table(part.reserve.key)
             self.store.put_table(self.job.work_key("reserve", source), table)
             yield Surveyed(source, 0, b"", b"")
             return

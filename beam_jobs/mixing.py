@@ -73,6 +73,9 @@ class _Count(OfKept):
     """In how many of a source's documents each term stands. Gives the number of documents; tables wait in `work/`."""
 
     def process(self, item: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[int]:
+        mix = self.job.rules.mix
+        if mix is None or mix.value != "tfidf":
+            return
         table, _ = self.kept(item, ["text"])
         found = document_frequencies(terms_of(table["text"].to_pylist()))
         self.store.put_table(self.job.work_key("terms", item[0]), found.to_table())

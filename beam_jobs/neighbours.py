@@ -73,6 +73,14 @@ def candidate_pairs(entries: Entries, max_hamming: int) -> Pairs:
     return chosen
 
 
+def unique_pairs(pairs: Pairs) -> Pairs:
+    """Sorted, each once."""
+    ordered = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    is_first = np.ones(len(ordered), bool)
+    is_first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return ordered[is_first]
+
+
 def _surplus(keys: Shingles, signatures: Hashes) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which places are beyond MAX_ALIKE of their key and signature, and the place of the first one of these.
 

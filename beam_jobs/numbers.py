@@ -6,6 +6,8 @@ Whoever holds a number can say which of two documents came first, and where each
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -50,3 +52,12 @@ def sources_of(numbers: Numbers) -> NDArray[np.int64]:
 
 def rows_of(numbers: Numbers) -> NDArray[np.int64]:
     return numbers & _ROW_MASK
+
+
+def by_source(numbers: Numbers, values: Numbers) -> Iterator[tuple[int, Numbers]]:
+    """`values`, a row for each of `numbers`, dealt out by the numbers' source, sources in order."""
+    sources = sources_of(numbers)
+    order = np.argsort(sources, kind="stable")
+    starts = np.flatnonzero(np.diff(sources[order], prepend=-1))
+    for start, end in pairwise([*starts.tolist(), len(order)]):
+        yield int(sources[order[start]]), values[order[start:end]]

@@ -1,6 +1,7 @@
-"""Beam steps after deduplication, where the recipe wants them: paragraphs that stood before are left out.
+"""Beam steps at the end, where the recipe wants them: paragraphs that stood before are left out.
 
-Only documents that are kept take part: what is dropped anyway takes nothing away from what stays. A document is found by
+Only documents that are kept take part: what is dropped anyway takes nothing away from what stays. Quotas are filled before,
+so that their shares are those of whole documents. A document is found by
 all that it was made of, so its signature stays that of the whole.
 """
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 
 from beam_jobs.annotate import filled
 from beam_jobs.mix.tokens import WORDS, count_tokens
-from beam_jobs.numbers import is_fresh, numbers_of, rows_of, sources_of
+from beam_jobs.numbers import by_source, is_fresh, numbers_of, rows_of
 from beam_jobs.rules.characters import n_marks
 from beam_jobs.rules.repeated_paragraphs import paragraph_hashes, without_paragraphs
-from beam_jobs.simhash import Hashes, fingerprint
+from beam_jobs.simhash import Hashes, Union, fingerprint, unique
 from beam_jobs.steps import Job, OfKept, among
 from lake.recipe import PrepareRules
 from lake.store import Address
@@ -46,7 +47,7 @@ class Shortened(NamedTuple):
 
 
 def shorten(joined: beam.PCollection, pipeline: beam.Pipeline, job: Job) -> beam.PCollection:
-    """`(source, {chunk, dropped})` → the same with `emptied`, the rows that nothing is left of."""
+    """`(source, {chunk, dropped, chosen})` → the same with `emptied`, the rows that nothing is left of."""
     found = joined | "paragraphs" >> beam.ParDo(_Read(job))
     wanted = found | "all paragraphs" >> beam.CombineGlobally(_Unique())
     old = (
@@ -89,17 +90,20 @@ class _Read(OfKept):
 class _Unique(beam.CombineFn):  # type: ignore[misc]  # Beam ships no types
     """`Paragraphs` → the hashes of all, sorted and unique: what is wanted of history."""
 
-    def create_accumulator(self) -> Hashes:
-        return np.zeros(0, np.uint64)
+    def create_accumulator(self) -> Union[np.uint64]:
+        return Union(np.zeros(0, np.uint64))
 
-    def add_input(self, hashes: Hashes, found: Paragraphs) -> Hashes:
-        return self.merge_accumulators([hashes, np.frombuffer(found.hashes, np.uint64)])
+    def add_input(self, hashes: Union[np.uint64], found: Paragraphs) -> Union[np.uint64]:
+        return hashes.add(np.frombuffer(found.hashes, np.uint64))
 
-    def merge_accumulators(self, found: Iterable[Hashes]) -> Hashes:
-        return np.unique(np.concatenate(list(found)))
+    def merge_accumulators(self, found: Iterable[Union[np.uint64]]) -> Union[np.uint64]:
+        merged = self.create_accumulator()
+        for each in found:
+            merged = merged.add(each.all())
+        return merged
 
-    def extract_output(self, hashes: Hashes) -> Hashes:
-        return hashes
+    def extract_output(self, hashes: Union[np.uint64]) -> Hashes:
+        return hashes.all()
 
 
 class _History(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
@@ -108,7 +112,7 @@ class _History(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
     def process(self, item: tuple[int, tuple[Address, str]], wanted: Hashes) -> Iterator[Paragraphs]:
         source, (address, key) = item
         hashes = address.open().get_table(key, ["hash"])["hash"].to_numpy()
-        yield Paragraphs(source, np.unique(hashes[among(hashes, wanted)]).tobytes())
+        yield Paragraphs(source, unique(hashes[among(hashes, wanted)]).tobytes())
 
 
 def _by_paragraph(found: Paragraphs) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
@@ -128,10 +132,9 @@ def _repeated(item: tuple[int, Iterable[tuple[bytes, bytes]]]) -> Iterator[tuple
     repeats = np.zeros(len(order), bool)
     repeats[1:] = ordered[1:] == ordered[:-1]
     found = np.frombuffer(numbers, np.int64)[order][repeats]
-    sources = sources_of(found)
-    for source in np.unique(sources).tolist():
+    for source, some in by_source(found, found):
         if is_fresh(source):
-            yield source, rows_of(found[sources == source]).tobytes()
+            yield source, rows_of(some).tobytes()
 
 
 class _Shorten(OfKept):
@@ -144,8 +147,8 @@ class _Shorten(OfKept):
         repeated = np.frombuffer(b"".join(found["repeated"]), np.int64)
         done = list(self._shortened(table["text"].take(rows).to_pylist(), repeated))
         changed = [place for place, each in enumerate(done) if each.n_left_out]
-        if changed:
-            self.store.put_table(self.job.work_key("rows", source), self._with(table, rows[changed], changed, done))
+        if changed:  # under another key: this step may be run again, on what it has read
+            self.store.put_table(self.job.work_key("short", source), self._with(table, rows[changed], changed, done))
         self.store.put_table(self.job.work_key("paragraphs", source), _index(table["place_id"].take(rows), done))
         emptied = [place for place in changed if done[place].is_empty(self.job.rules.min_characters)]
         yield source, {**joined, "emptied": [rows[emptied]]}

@@ -13,6 +13,9 @@ from lake.errors import RecipeError
 from lake.recipe import Recipe
 from lake.records import Dataset
 
+# What a prepared dataset is the work of: another pattern of what is redacted makes another dataset, too.
+CODE = "beam_jobs+lake/redact"
+
 
 def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
     """Parameters of the stage: another value of any of them makes another dataset. Raises RecipeError for a missing file."""

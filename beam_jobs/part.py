@@ -163,11 +163,14 @@ def clean_rows(rows: Sequence[tuple[HasOrigin, Extracted]], rules: PrepareRules)
     return pa.Table.from_batches(batches, schema=SCHEMA)
 
 
-def read_reserve(store: Store, key: str) -> pa.Table:
-    """Documents that an earlier dataset left out, as they were: by SCHEMA, none of them rejected."""
-    table = store.get_table(key)
-    require_same_index(table, store.uri(key))
-    return table.select(SCHEMA.names).cast(SCHEMA)
+def read_reserve(store: Store, key: str, rules: PrepareRules) -> pa.Table:
+    """Documents that an earlier dataset left out, judged again: the rules may have become stricter since."""
+    columns = ["source_uri", "source_etag", "position", "text", "given_id"]
+    rows = zip(*(store.get_table(key, columns)[name].to_pylist() for name in columns), strict=True)
+    return clean_rows(
+        [(Origin(uri, etag), Extracted(position, text, given_id)) for uri, etag, position, text, given_id in rows],
+        rules,
+    )
 
 
 def require_same_index(table: pa.Table, where: str) -> None:

@@ -20,8 +20,8 @@ from beam_jobs import boilerplate, mixing, paragraphs
 from beam_jobs.annotate import Annotator
 from beam_jobs.dedup import Duplicate, decide, first_copies
 from beam_jobs.erase import refuse
-from beam_jobs.neighbours import Entries, Pairs, candidate_pairs
-from beam_jobs.numbers import fresh_source, numbers_of, place_of, source_name, sources_of
+from beam_jobs.neighbours import Entries, Pairs, candidate_pairs, unique_pairs
+from beam_jobs.numbers import by_source, fresh_source, numbers_of, place_of, source_name
 from beam_jobs.part import (
     Part,
     clean_rows,
@@ -33,7 +33,7 @@ from beam_jobs.part import (
     survivors,
 )
 from beam_jobs.past import IndexFile
-from beam_jobs.simhash import Hashes, Shingles
+from beam_jobs.simhash import Hashes, Shingles, Union
 from beam_jobs.steps import SHINGLES, Job, OnStore, alive, among
 from beam_jobs.verify import Verified, verify
 from beam_jobs.write import NO_ROWS, LeftOut, write_source
@@ -64,18 +64,15 @@ def build(pipeline: beam.Pipeline, job: Job, parts: Sequence[Part]) -> None:
         "chunk": chunks | "sources" >> beam.Map(lambda packed: (packed.source, None)),
         "dropped": _duplicates(pipeline, chunks, job),
     } | "join" >> beam.CoGroupByKey()
-    if job.rules.quality.paragraphs is not None:
-        joined = paragraphs.shorten(joined, pipeline, job)
-    if job.rules.mix is None:
-        joined | "write" >> beam.ParDo(_Write(job))
-    else:
-        chosen = mixing.mixed(joined, job)
-        (
-            {"found": joined, "chosen": chosen}
+    if job.rules.mix is not None:
+        joined = (
+            {"found": joined, "chosen": mixing.mixed(joined, job)}
             | "join choice" >> beam.CoGroupByKey()
             | "chosen" >> beam.Map(lambda item: (item[0], {**item[1]["found"][0], "chosen": item[1]["chosen"]}))
-            | "write" >> beam.ParDo(_Write(job))
         )
+    if job.rules.quality.paragraphs is not None:
+        joined = paragraphs.shorten(joined, pipeline, job)
+    joined | "write" >> beam.ParDo(_Write(job))
 
 
 def _duplicates(pipeline: beam.Pipeline, chunks: beam.PCollection, job: Job) -> beam.PCollection:
@@ -128,7 +125,7 @@ class _Clean(_Cleaning):
     def _chunks(self, part: Part, columns: Counter[str]) -> Iterator[pa.Table]:
         if part.reserve is not None:
             past = self.job.reserves[part.reserve.history]
-            yield read_reserve(past.address.open(), part.reserve.key)
+            yield read_reserve(past.address.open(), part.reserve.key, self.job.rules)
         else:
             yield from read_part(self.sources, part, self.job.rules, columns)
 
@@ -139,7 +136,7 @@ class _CleanSurveyed(_Cleaning):
     def process(self, source: int, common: Hashes) -> Iterator[Packed]:
         reserve = self.job.work_key("reserve", source)
         if self.store.exists(reserve):
-            yield self.kept(source, self.store.get_table(reserve))
+            yield self.kept(source, read_reserve(self.store, reserve, self.job.rules))
             return
         rows = boilerplate.rows_of_raw(self.store.get_table(self.job.work_key("raw", source)))
         yield self.kept(source, clean_rows(boilerplate.without_boilerplate(rows, common), self.job.rules))
@@ -148,20 +145,24 @@ class _CleanSurveyed(_Cleaning):
 class _Hashes(beam.CombineFn):  # type: ignore[misc]  # Beam ships no types
     """`Packed` of all new documents → `(keys, exact hashes)`, sorted and unique: what is wanted of history."""
 
-    def create_accumulator(self) -> tuple[Shingles, Hashes]:
-        return np.zeros(0, np.uint32), np.zeros(0, np.uint64)
+    def create_accumulator(self) -> tuple[Union[np.uint32], Union[np.uint64]]:
+        return Union(np.zeros(0, np.uint32)), Union(np.zeros(0, np.uint64))
 
-    def add_input(self, hashes: tuple[Shingles, Hashes], found: Packed) -> tuple[Shingles, Hashes]:
-        return self.merge_accumulators(
-            [hashes, (np.frombuffer(found.keys, np.uint32), np.frombuffer(found.exact, np.uint64))]
-        )
+    def add_input(
+        self, hashes: tuple[Union[np.uint32], Union[np.uint64]], found: Packed
+    ) -> tuple[Union[np.uint32], Union[np.uint64]]:
+        return hashes[0].add(np.frombuffer(found.keys, np.uint32)), hashes[1].add(np.frombuffer(found.exact, np.uint64))
 
-    def merge_accumulators(self, found: Iterable[tuple[Shingles, Hashes]]) -> tuple[Shingles, Hashes]:
-        keys, exact = zip(*found, strict=True)
-        return np.unique(np.concatenate(keys)), np.unique(np.concatenate(exact))
+    def merge_accumulators(
+        self, found: Iterable[tuple[Union[np.uint32], Union[np.uint64]]]
+    ) -> tuple[Union[np.uint32], Union[np.uint64]]:
+        keys, exact = self.create_accumulator()
+        for some_keys, some_exact in found:
+            keys, exact = keys.add(some_keys.all()), exact.add(some_exact.all())
+        return keys, exact
 
-    def extract_output(self, hashes: tuple[Shingles, Hashes]) -> tuple[Shingles, Hashes]:
-        return hashes
+    def extract_output(self, hashes: tuple[Union[np.uint32], Union[np.uint64]]) -> tuple[Shingles, Hashes]:
+        return hashes[0].all(), hashes[1].all()
 
 
 class _History(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
@@ -225,10 +226,9 @@ def _candidates(
             np.frombuffer(columns[1], np.int64),
             np.frombuffer(columns[2], np.uint64),
         )
-        pairs = np.unique(candidate_pairs(entries, max_hamming), axis=0)
-    sources = sources_of(pairs[:, 1])
-    for source in np.unique(sources).tolist():
-        yield source, (kind, pairs[sources == source].tobytes())
+        pairs = unique_pairs(candidate_pairs(entries, max_hamming))
+    for source, some in by_source(pairs[:, 1], pairs):
+        yield source, (kind, some.tobytes())
 
 
 class _Verify(OnStore):
@@ -261,7 +261,9 @@ class _Write(OnStore):
 
     def process(self, item: tuple[int, dict[str, Iterable[Any]]]) -> None:
         source, joined = item
-        table = self.store.get_table(self.job.work_key("rows", source))
+        short = self.job.work_key("short", source)
+        is_short = self.job.rules.quality.paragraphs is not None and self.store.exists(short)
+        table = self.store.get_table(short if is_short else self.job.work_key("rows", source))
         rows = alive(table)  # duplicates are numbered among them
         duplicates: dict[int, Duplicate] = next(iter(joined["dropped"]), {})
         chosen: mixing.Chosen = next(iter(joined.get("chosen", ())), mixing.EVERYTHING)

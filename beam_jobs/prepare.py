@@ -133,6 +133,8 @@ def _own_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from None
         found = worker_error(error)
         if found is None:
             raise

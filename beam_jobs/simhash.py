@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import xxhash
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
 Shingles = NDArray[np.uint32]
-H = TypeVar("H", np.uint32, np.uint64)
+H = TypeVar("H", np.uint32, np.uint64, np.int64)
 
 # What a stored signature means. A stored index with another specification is refused, not compared.
 SPECIFICATION = "xxh3-64;exact:words;simhash:unique-word-3-grams;shingles:5-words;v3"
@@ -64,8 +65,8 @@ def fingerprint(text: str) -> Fingerprint:
     five_word_runs = _runs(hashes, SHINGLE_WORDS)
     return Fingerprint(
         exact=xxhash.xxh3_64_intdigest(hashes.tobytes()),
-        signature=_vote(_unique(_runs(hashes, FEATURE_WORDS))),
-        shingles=_unique((five_word_runs >> np.uint64(32)).astype(np.uint32)),
+        signature=_vote(unique(_runs(hashes, FEATURE_WORDS))),
+        shingles=unique((five_word_runs >> np.uint64(32)).astype(np.uint32)),
         n_words=len(words),
         n_runs=len(five_word_runs),
     )
@@ -107,12 +108,30 @@ def _mix(values: Hashes) -> Hashes:
     return values ^ (values >> _33)
 
 
-def _unique(values: NDArray[H]) -> NDArray[H]:
-    """Sorted and without repetitions: np.unique, whose hash table takes five times as long for a text's worth."""
+def unique(values: NDArray[H]) -> NDArray[H]:
+    """Sorted and without repetitions: np.unique, whose hash table takes five to a hundred times as long."""
     ordered = np.sort(values)
     is_first = np.ones(len(ordered), bool)
     np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
     return ordered[is_first]
+
+
+@dataclass
+class Union(Generic[H]):
+    """A growing set of hashes. Merged when half of it is new, so that many small additions are not a square."""
+
+    merged: NDArray[H]
+    new: list[NDArray[H]] = field(default_factory=list)
+
+    def add(self, values: NDArray[H]) -> Union[H]:
+        self.new.append(values)
+        if sum(map(len, self.new)) > max(len(self.merged), 1 << 16):
+            self.merged, self.new = self.all(), []
+        return self
+
+    def all(self) -> NDArray[H]:
+        """Sorted, each once."""
+        return unique(np.concatenate([self.merged, *self.new]))
 
 
 def _vote(features: Hashes) -> int:

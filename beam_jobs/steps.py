@@ -79,19 +79,20 @@ class OnStore(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
 
 
 class OfKept(OnStore):
-    """A DoFn over `(source, {chunk, dropped, emptied})`: what is left of a source so far."""
+    """A DoFn over `(source, {chunk, dropped, chosen})`: what is left of a source so far."""
 
     def kept(
         self, item: tuple[int, dict[str, Iterable[Any]]], columns: Sequence[str] | None = None
     ) -> tuple[pa.Table, NDArray[np.int64]]:
-        """The source's table, and the rows that no rule has rejected, that duplicate nothing and are not emptied.
+        """The source's table, and the rows that no rule has rejected, that duplicate nothing and are within quotas.
 
         With `columns`, the table is of these rows and columns alone.
         """
         source, joined = item
         table = self.store.get_table(self.job.work_key("rows", source), columns and ["reason", *columns])
         rows = np.delete(alive(table), list(next(iter(joined["dropped"]), {})))
-        rows = np.setdiff1d(rows, next(iter(joined.get("emptied", ())), rows[:0]))
+        for chosen in joined.get("chosen", ()):
+            rows = np.setdiff1d(rows, chosen.over_quota)
         return (table.take(rows) if columns else table), rows
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beam_jobs.neighbours import Pairs
+from beam_jobs.neighbours import Pairs, unique_pairs
 from beam_jobs.numbers import Numbers, place_of
 from beam_jobs.simhash import Shingles, jaccard
 
@@ -95,7 +95,7 @@ def verify(pairs: Pairs, copies: Pairs, documents: Documents, min_jaccard: float
     A copy's own candidates are left out: it goes the way of its first one.
     """
     copies = copies[np.argsort(copies[:, 0], kind="stable")]
-    pairs = np.unique(pairs[~np.isin(pairs[:, 1], copies[:, 1])], axis=0)  # by source of the earlier one, too
+    pairs = unique_pairs(pairs[~np.isin(pairs[:, 1], copies[:, 1])])  # by source of the earlier one, too
     similarity = np.fromiter(
         (documents.similarity(b, a, min_jaccard) for a, b in pairs.tolist()), np.float64, len(pairs)
     )

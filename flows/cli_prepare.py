@@ -53,9 +53,11 @@ def prepare(
     runs take as --history), **reserve/** (left out by quotas) and **manifest.json**, which is written last.
     Look at it with **tidemill data show DIR**. The same call again finds its result and does nothing.
     """
-    from flows.prepare_alone import place_of, prepare_alone, sources_of
+    from flows.prepare_alone import missing_history, place_of, prepare_alone, sources_of
 
-    logging.getLogger().setLevel(logging.ERROR)  # what Beam warns of at its import concerns clouds
+    # What Beam warns of at its import concerns clouds, and what its workers log of an error is told once, at the end.
+    logging.getLogger().setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     settings = load_settings()
     told_of_runner: dict[str, Any] = {
         "name": runner or ("flink" if flink_master else None),
@@ -66,6 +68,14 @@ def prepare(
     }
     chosen = _recipe(recipe, {name: value for name, value in told_of_runner.items() if value is not None}, beam_option)
     refs, stores = sources_of(sources, settings)
+    past = [place_of(each, settings) for each in history]
+    for uri in missing_history(past):
+        Console(stderr=True).print(
+            f"[yellow]note[/] {uri} was itself compared with a history that is not given here: documents of that one are "
+            "not found again",
+            highlight=False,
+            soft_wrap=True,
+        )
     size_bytes = sum(ref.size_bytes for ref in refs)
     console = Console(stderr=True) if as_json else out
     with console.status(f"{len(refs):,} objects, {size_bytes / 1e6:,.1f} MB: starting") as status:
@@ -78,7 +88,7 @@ def prepare(
             stores,
             chosen,
             place_of(to, settings),
-            [place_of(each, settings) for each in history],
+            past,
             settings.home / "base-models",
             told,
         )

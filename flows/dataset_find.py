@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from flows.context import Context
 from flows.datasets import current_datasets
 from flows.prepare_alone import place_of
-from lake.errors import TidemillError
+from lake.errors import StorageError, TidemillError
 from lake.layout import manifest_key
 from lake.records import CheckReport, Dataset
 from lake.store import Store
@@ -59,7 +59,15 @@ def find_dataset(context: Context, subject: str) -> Stored:
         place = place_of(subject, context.settings)
         return _read(place.store, place.prefix, subject)
     model, _, wanted = subject.rpartition("/")
-    models = [model] if model else known_models(context)
+    try:
+        models = [model] if model else known_models(context)
+    except StorageError as error:
+        raise TidemillError(
+            f"dataset {subject}",
+            expected="a folder of this name, or an installation that runs and knows a dataset of this id",
+            got=f"no folder, and {error.got} from {context.address.endpoint_url}",
+            remedy="check the path, or start the installation with 'tidemill up'",
+        ) from error
     known = [stored for name in models for stored in stored_datasets(context, name)]
     if wanted == "latest" and model and known:
         return known[-1]

@@ -11,7 +11,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from threading import Event, Thread
 
-from beam_jobs.parameters import prepare_parameters, rejected_share
+from beam_jobs.parameters import CODE, prepare_parameters, rejected_share
 from beam_jobs.past import Past
 from beam_jobs.runners import runner_options
 from flows.base_scorer import with_base_model
@@ -85,9 +85,18 @@ def prepare_alone(
     """
     from beam_jobs.prepare import prepare  # seconds of import
 
+    if out.prefix.startswith(("inbox/", "recipes/", "feedback/")):
+        raise TidemillError(
+            out.uri,
+            expected="a folder for results",
+            got="one that is read, not written",
+            remedy="name another folder as --out",
+        )
+
+    refs = [ref for ref in refs if not ref.uri.startswith(f"{out.uri.rstrip('/')}/")]  # of an earlier call
     past = [_past(place) for place in history]
     drop = Drop(drop_id=drop_id_of(refs), model=recipe.name, objects=tuple(refs), closed_at=datetime.now(UTC))
-    inputs, code = [drop.drop_id, *(dataset.dataset_id for dataset, _ in past)], code_version("beam_jobs")
+    inputs, code = [drop.drop_id, *(dataset.dataset_id for dataset, _ in past)], code_version(CODE)
     parameters = prepare_parameters(recipe)
     identity = stage_id("prepare", inputs, parameters, code)
     committed = _committed(out, identity)
@@ -125,6 +134,13 @@ def prepare_alone(
     )
     out.store.delete(f"{out.prefix}{UNFINISHED}")
     return dataset
+
+
+def missing_history(history: Sequence[Place]) -> list[str]:
+    """Of results that are given as history, those whose own history is not all given: what that held is not compared."""
+    datasets = [(place, _past(place)[0]) for place in history]
+    given = {dataset.dataset_id for _, dataset in datasets}
+    return [place.uri for place, dataset in datasets if not given.issuperset(dataset.history_ids)]
 
 
 def _objects(source: str, settings: Settings, stores: dict[str, Store]) -> Iterator[ObjectRef]:

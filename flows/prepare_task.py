@@ -9,7 +9,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE  # stages know by their manifests what is done
 
-from beam_jobs.parameters import prepare_parameters, rejected_share
+from beam_jobs.parameters import CODE, prepare_parameters, rejected_share
 from flows.base_scorer import with_base_model
 from flows.context import Context
 from flows.datasets import committed_datasets, history_of
@@ -67,7 +67,7 @@ def prepare(context: Context, drop_id: str) -> Dataset:
         model=drop.model,
         inputs=_prepare_inputs(drop, [each.identity for each in (*history, *reserves)], tombstones),
         parameters=parameters,
-        package="beam_jobs",
+        package=CODE,
         folder_of=lambda identity: dataset_prefix(drop.model, identity),
         record_type=Dataset,
         build=build,
@@ -94,7 +94,7 @@ def _committed_before(
     for dataset in committed_datasets(context, drop.model):
         if dataset.drop_id == drop.drop_id:
             inputs = _prepare_inputs(drop, [*dataset.history_ids, *dataset.reused_ids], tombstones)
-            if dataset.dataset_id == stage_id("prepare", inputs, parameters, code_version("beam_jobs")):
+            if dataset.dataset_id == stage_id("prepare", inputs, parameters, code_version(CODE)):
                 return dataset
     return None
 

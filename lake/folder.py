@@ -116,7 +116,7 @@ class Folder(Store):
 
     def _walk(self, prefix: str) -> Iterator[str]:
         start = self.root / prefix[: prefix.rfind("/") + 1]
-        for folder, _, names in os.walk(start):
+        for folder, _, names in os.walk(start, onerror=_raise):
             relative = Path(folder).relative_to(self.root).as_posix()
             for name in names:
                 key = name if relative == "." else f"{relative}/{name}"
@@ -171,3 +171,9 @@ def _etag(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             hasher.update(chunk)
     return str(hasher.hexdigest())
+
+
+def _raise(error: OSError) -> None:
+    """A folder that may not be read is told: passed over, what is in it would be missed by nobody."""
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -51,9 +51,9 @@ class Manifest(Record):
 
 @cache
 def code_version(package: str) -> str:
-    """Hash of a package's source files: 12 hex digits that change when its code does."""
+    """Hash of a package's source files, or of several joined by `+`: 12 hex digits that change when their code does."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in sorted(path for each in package.split("+") for path in (ROOT / each).rglob("*.py")):
         digest.update(path.relative_to(ROOT).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

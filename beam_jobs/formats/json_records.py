@@ -17,6 +17,7 @@ from beam_jobs.formats.source import Source
 
 _MAX_DEPTH = 10_000
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _TOKEN = re.compile(_STRING.pattern + rb"|NaN|-?Infinity", re.DOTALL)
 
 
@@ -59,28 +60,41 @@ def read_value(content: Content, source: Source) -> Iterator[Extracted]:
 
 
 class _WithoutNaN:
-    """Writes null for NaN and Infinity, which Python's json writes and takes, and strict parsers stop at."""
+    """Writes null for NaN and Infinity, which Python's json writes and takes, and strict parsers stop at.
+
+    Holds back no more than the beginning of such a word, or of an escape, at the end of a chunk.
+    """
 
     def __init__(self, content: Content) -> None:
-        self._content, self._rest = content, b""
+        self._content, self._rest, self._in_string = content, b"", False
 
     def read(self, n_bytes: int) -> bytes:
         while chunk := self._content.read(n_bytes):
-            text = self._rest + chunk
-            end = self._boundary(text)
-            done, self._rest = text[:end], text[end:]
-            if done:
-                return _TOKEN.sub(_null, done) if b"N" in done or b"I" in done else done
+            if done := self._passed(self._rest + chunk):
+                return done
         done, self._rest = self._rest, b""
-        return _TOKEN.sub(_null, done)
+        return done if self._in_string else _TOKEN.sub(_null, done)
 
-    def _boundary(self, text: bytes) -> int:
-        """Where the last string that has begun and not ended begins; else before the last few letters of a word."""
-        last = 0
-        for found in _STRING.finditer(text):
-            last = found.end()
-        opened = text.find(b'"', last)
-        return opened if opened >= 0 else max(last, len(text) - len("-Infinity"))
+    def _passed(self, text: bytes) -> bytes:
+        start, end = 0, len(text)
+        if self._in_string:
+            ended = _STRING_END.match(text)
+            self._in_string, start = ended is None, ended.end() if ended else end
+        opened = end
+        if not self._in_string:
+            last = max((found.end() for found in _STRING.finditer(text, start)), default=start)
+            opened = text.find(b'"', last)
+            self._in_string = opened >= 0
+            if opened < 0:
+                begun = max(last, len(text.rstrip(b"-NaInfity")))  # perhaps the beginning of a word
+                opened = end = begun if end - begun <= len("-Infinity") else end
+        if self._in_string:
+            end -= (end - len(text.rstrip(b"\\"))) % 2  # half an escape
+        plain = text[start:opened]
+        if b"N" in plain or b"I" in plain:
+            plain = _TOKEN.sub(_null, plain)
+        self._rest = text[end:]
+        return text[: min(start, end)] + plain + text[opened:end]
 
 
 def _null(found: re.Match[bytes]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from beam_jobs import mixing, part, pipeline, repeats
+from beam_jobs import boilerplate, mixing, paragraphs, part, pipeline
 from beam_jobs.past import Past
 from beam_jobs.prepare import prepare
 from lake.folder import Folder
@@ -49,7 +49,8 @@ def test_steps_that_run_twice_on_shuffled_groups_leave_the_same(
     store = Folder(tmp_path)
     first = put(store, [text + FOOTER for text in texts(60)], n_objects=6)
     past = [_past(store, prepare(first, recipe, store.address, "past", []))]
-    drop = put(store, [*texts(40), *(document(n) for n in range(200, 260)), *texts(30)], n_objects=9)
+    shared = [f"{document(n, 4)}\n\n{document(1, 3)}\n\n{document(n + 100, 4)}" for n in range(500, 506)]
+    drop = put(store, [*texts(40), *(document(n) for n in range(200, 260)), *texts(30), *shared], n_objects=9)
     once = prepare(drop, recipe, store.address, "once", past)
 
     n_steps = _disturb(monkeypatch, random.Random(1))
@@ -68,11 +69,11 @@ def _past(store: Folder, dataset: Dataset) -> Past:
 def _disturb(monkeypatch: pytest.MonkeyPatch, draw: random.Random) -> int:
     """Make every step of the job run twice, with what it is given shuffled anew. Returns how many steps there are."""
     steps = 0
-    for module in (pipeline, mixing, repeats):
+    for module in (pipeline, mixing, boilerplate, paragraphs):
         for kind in _kinds(module):
             monkeypatch.setattr(kind, "process", _twice(kind.process, draw, is_method=True))
             steps += 1
-    for module, name in ((pipeline, "_candidates"), (repeats, "_counted"), (repeats, "_repeated")):
+    for module, name in ((pipeline, "_candidates"), (boilerplate, "_counted"), (paragraphs, "_repeated")):
         monkeypatch.setattr(module, name, _twice(getattr(module, name), draw, is_method=False))
         steps += 1
     return steps

@@ -198,6 +198,22 @@ def test_what_is_dropped_anyway_takes_no_paragraph_away(shop: Shop) -> None:
     assert found == {"a-0": ("too_few_letters", None), "a-2": ("exact_duplicate", "a-1")}
 
 
+def test_what_quotas_leave_out_takes_no_paragraph_away(shop: Shop) -> None:
+    recipe = parse_recipe(
+        "name: m\nprepare: {quality: {paragraphs: {min_characters: 20}}, mix: {value: arrival, quotas: {},"
+        " max_tokens: 500, domains: {late: {sources: [z.jsonl]}}}}",
+        "m.yaml",
+    )
+    shared = garden(1)
+    dataset = shop.prepare(
+        shop.drop(a=[document(1, 20)], b=[f"{document(2, 30)}\n\n{shared}"], z=[shared]), recipe, "one"
+    )
+    kept = " ".join(row["text"] for row in shop.rows(dataset, "shards"))
+    waiting = " ".join(row["text"] for row in shop.rows(dataset, "reserve"))
+    assert shared in kept or shared in waiting
+    assert dataset.rejected.get("repeated_paragraphs", 0) == 0 or shared in kept
+
+
 def test_documents_are_judged_by_the_history_of_their_model(shop: Shop) -> None:
     recipe = parse_recipe("name: m\nprepare: {perplexity: {drop: [tail]}}", "m.yaml")
     first = shop.prepare(shop.drop(a=[document(n) for n in range(200)]), parse_recipe("name: m", "m.yaml"), "one")

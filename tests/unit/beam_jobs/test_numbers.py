@@ -10,6 +10,7 @@ from beam_jobs.numbers import (
     CHUNK_BITS,
     FIRST_FRESH,
     ROW_BITS,
+    by_source,
     fresh_source,
     is_fresh,
     numbers_of,
@@ -48,3 +49,14 @@ def test_arrays_go_back_to_source_and_row() -> None:
     assert sources_of(numbers).tolist() == [5, 5, *[fresh_source(3, 1)] * 3]
     assert rows_of(numbers).tolist() == [0, 1, 0, 1, 2]
     assert source_name(fresh_source(3, 1)) == "000003-00001"
+
+
+@given(st.lists(st.integers(0, 3), max_size=12))
+def test_values_are_dealt_out_by_source(sources: list[int]) -> None:
+    numbers = np.array([source << ROW_BITS | place for place, source in enumerate(sources)], np.int64)
+    values = np.arange(len(sources))
+    found = {source: some.tolist() for source, some in by_source(numbers, values)}
+    assert found == {
+        source: [place for place, each in enumerate(sources) if each == source] for source in sorted(set(sources))
+    }
+    assert list(found) == sorted(found)

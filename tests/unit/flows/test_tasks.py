@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from beam_jobs.parameters import CODE
 from flows import reports
 from flows.context import Context
 from flows.datasets import checkpoint_of, datasets_by_id, history_of, seen_by
@@ -165,7 +166,7 @@ def test_a_drop_prepared_before_is_not_prepared_against_another_history(
     mine = Drop(drop_id="d1", model="docs", objects=(ref,), closed_at=NOW)
     parameters = Recipe(name="docs").prepare.model_dump(mode="json")
     drop("was-there", "trained")
-    identity = stage_id("prepare", ["d1", "was-there"], parameters, code_version("beam_jobs"))
+    identity = stage_id("prepare", ["d1", "was-there"], parameters, code_version(CODE))
     before = datasets_by_id(context, "docs", ["was-there"])
     changes = {"dataset_id": identity, "drop_id": "d1", "history_ids": ("was-there",)}
     commit(context, "prepare", identity, before[0].model_copy(update=changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_jobs.formats import Extracted
+from beam_jobs.formats.json_records import _WithoutNaN
 from lake.recipe import PrepareRules
 from tests.extraction import GOOD, documents, letters, texts
 
@@ -78,3 +80,29 @@ def test_nothing_raises(damage: bytes) -> None:
     assert documents("a.json", b'[{"text": "one"}' + damage)
     assert documents("a.json", b'{\n"text": ' + damage)
     assert documents("a.jsonl", GOOD.encode() + damage)
+
+
+class Chunks:
+    """Content that comes in chunks of one size."""
+
+    def __init__(self, content: bytes) -> None:
+        self._stream = io.BytesIO(content)
+
+    def read(self, n_bytes: int) -> bytes:
+        return self._stream.read(n_bytes)
+
+
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.text('aN"\\ Infinity-', max_size=12) | VALUES
+
+
+@given(st.lists(NUMBERS | st.dictionaries(st.text('N"\\a'), NUMBERS, max_size=3), max_size=6), st.integers(1, 40))
+def test_nan_is_null_however_the_bytes_come(records: list[object], n_bytes: int) -> None:
+    raw = json.dumps(records).encode()
+    feed = _WithoutNaN(Chunks(raw))  # type: ignore[arg-type]
+    read = b"".join(iter(lambda: feed.read(n_bytes), b""))
+    assert json.loads(read) == json.loads(raw, parse_constant=lambda _: None)
+
+
+def test_an_array_with_nan_is_read_to_its_end() -> None:
+    body = json.dumps([{"text": GOOD, "score": float("nan")}, {"text": GOOD, "score": -float("inf")}]).encode()
+    assert texts(documents("a.json", body)) == [GOOD, GOOD]

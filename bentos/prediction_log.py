@@ -24,7 +24,7 @@ from lake.bucket import Bucket
 from lake.errors import StorageError
 from lake.layout import log_key
 from lake.records import PredictionLog
-from lake.redact import redact
+from lake.redact import KINDS, redact
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ FLUSH_ROWS = 500
 MAX_ROWS = 10_000
 MAX_CHARACTERS = 20_000
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
-_REDACTED = ("email", "phone", "key")
+_REDACTED = KINDS
 _COLUMNS: dict[str, pa.DataType] = {
     "request_id": pa.string(),
     "model": pa.string(),

@@ -18,6 +18,9 @@ from lake.recipe import PrepareRules
 from lake.recipe.privacy import Names
 from lake.redact import KINDS, count_leaks, redact
 
+# Addresses make popular ids. Numbers make more of them: there a checksum that fits is chance.
+_OF_IDS = frozenset({"email", "key"})
+
 
 @dataclass(frozen=True)
 class Cleaned:
@@ -60,7 +63,7 @@ def clean_batch(found: Sequence[Extracted], rules: PrepareRules) -> list[Cleaned
 
 def _clean(found: Extracted, rules: PrepareRules) -> Cleaned:
     given_id = found.given_id or None
-    if given_id is not None and redact(given_id, rules.redact)[1]:  # addresses make popular ids
+    if given_id is not None and redact(given_id, _OF_IDS.intersection(rules.redact))[1]:
         given_id = None  # its place is a name as well; a placeholder would be that of many
     if found.reason is not None:
         # Parsers quote what they stumble over, whatever the recipe redacts in texts.

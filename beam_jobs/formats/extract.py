@@ -48,9 +48,10 @@ def extract(
     `columns` is given the count of records by `name:type` of the columns that they have, at most 1,000 different ones.
     Raises StorageError when the stream does: that is the store's fault, not the object's.
     """
-    budget = Budget(rules.max_object_bytes)
+    read = Budget(rules.max_object_bytes)
+    budget = Budget(rules.max_object_bytes, rules.formats.max_ratio, read)
     source = Source(key.rsplit("/", 1)[-1], rules, Columns.of(rules), columns, budget, _read)
-    content = Content(chunks_of(stream, Budget(rules.max_object_bytes)))
+    content = Content(chunks_of(stream, read))
     try:
         for found in _read(content, source):
             yield from split_document(found, rules.max_characters)

@@ -42,6 +42,13 @@ class BudgetSpent(Unreadable):
         super().__init__("too_large", f"more than {max_bytes} bytes when unpacked")
 
 
+class Bomb(BudgetSpent):
+    """The object unpacks to far more than it holds."""
+
+    def __init__(self, max_ratio: float) -> None:
+        Unreadable.__init__(self, "zip_bomb", f"unpacks to more than {max_ratio:g} times its size")
+
+
 def shorten(told: object) -> str:
     """One line that any file can hold: JSON lets single surrogates through, which UTF-8 does not."""
     line = " ".join(str(told)[: 10 * _DETAIL_CHARACTERS].split())[:_DETAIL_CHARACTERS]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import zstandard
 
-from beam_jobs.formats.extracted import BudgetSpent, Unreadable
+from beam_jobs.formats.extracted import Bomb, BudgetSpent, Unreadable
 
 CHUNK_BYTES = 1 << 18
 _SLICE_BYTES = 1 << 14  # what follows a member is copied: many small ones in a large chunk would take quadratic time
@@ -18,17 +19,27 @@ _ZSTD_SLICE_BYTES = 1 << 10
 _ZSTD_WINDOW_BYTES = 1 << 27  # what the zstd tool accepts without being told to
 
 
-class Budget:
-    """How many bytes one object may unpack to, all archives and compressions in it together."""
+# Below this a ratio says nothing: a table of blank cells packs a thousand times, and is read in a moment.
+UNSUSPECTED_BYTES = 64_000_000
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self._left = max_bytes, max_bytes
+
+class Budget:
+    """How many bytes one object may unpack to, all archives, compressions and dictionaries in it together.
+
+    No more than `max_bytes`, and, beyond UNSUSPECTED_BYTES, no more than `max_ratio` times what was `read` of it.
+    """
+
+    def __init__(self, max_bytes: int, max_ratio: float = math.inf, read: Budget | None = None) -> None:
+        self.max_bytes, self.spent = max_bytes, 0
+        self._max_ratio, self._read = max_ratio, read
 
     def spend(self, n_bytes: int) -> None:
-        """Raises BudgetSpent."""
-        self._left -= n_bytes
-        if self._left < 0:
+        """Raises BudgetSpent, and Unreadable `zip_bomb`."""
+        self.spent += n_bytes
+        if self.spent > self.max_bytes:
             raise BudgetSpent(self.max_bytes)
+        if self._read is not None and self.spent > max(UNSUSPECTED_BYTES, self._max_ratio * self._read.spent):
+            raise Bomb(self._max_ratio)
 
 
 def inflated(codec: str, packed: Iterable[bytes], budget: Budget) -> Iterator[bytes]:

@@ -127,12 +127,23 @@ def _is_record_a_line(opening: bytes) -> bool:
     """Whether the first line is JSON of its own, or so long that nobody writes it over several lines."""
     line, ended, _ = opening.partition(b"\n")
     if not ended:
-        return True
+        return not _holds_several(line)
     try:
         json.loads(line)
     except (ValueError, RecursionError):
-        return line.rstrip().endswith(b"}")  # a broken record a line, rather than the first line of a printed one
+        # A broken record a line, rather than the first line of a printed one, or records without a line between them.
+        return line.rstrip().endswith(b"}") and not _holds_several(line)
     return True
+
+
+def _holds_several(line: bytes) -> bool:
+    """Whether a record is followed by another one on the same line."""
+    try:
+        text = line.decode()
+        _, end = json.JSONDecoder().raw_decode(text)
+        return text[end:].lstrip().startswith("{")
+    except (ValueError, RecursionError):
+        return False
 
 
 def _of_line(line: bytes, position: str, source: Source) -> Extracted:

@@ -210,6 +210,7 @@ def test_every_bad_object_is_a_dead_letter_and_the_rest_goes_on(bucket: Bucket) 
             table__parquet=bucket.get("scratch"),
             broken__parquet=bucket.get("scratch")[:-30],
             windows__txt=("Où est passé l’été? " * 20).encode("cp1252"),
+            muddled__txt=document(9).encode() + b" \x81\xfe\x9d " + "Où est l’été?".encode("cp1252"),
             empty__jsonl=b"",
             model__pkl=b"\x80\x04K\x01.",
             plain__txt=good[8].encode("utf-16"),
@@ -225,7 +226,8 @@ def test_every_bad_object_is_a_dead_letter_and_the_rest_goes_on(bucket: Bucket) 
         "cut.jsonl.gz byte": "truncated_gzip",
         "table.parquet row": "no_text_field",
         "broken.parquet object": "bad_parquet",
-        "windows.txt byte": "bad_encoding",
+        "windows.txt object": "wrong_language",  # French, read as what it is written in
+        "muddled.txt byte": "bad_encoding",
         "empty.jsonl object": "empty_object",
         "model.pkl object": "unsupported_format",
     }

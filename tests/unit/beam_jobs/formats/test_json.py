@@ -106,3 +106,9 @@ def test_nan_is_null_however_the_bytes_come(records: list[object], n_bytes: int)
 def test_an_array_with_nan_is_read_to_its_end() -> None:
     body = json.dumps([{"text": GOOD, "score": float("nan")}, {"text": GOOD, "score": -float("inf")}]).encode()
     assert texts(documents("a.json", body)) == [GOOD, GOOD]
+
+
+def test_records_on_one_line_are_records_all_the_same() -> None:
+    body = "".join(json.dumps({"text": f"{GOOD} {n}"}) for n in range(3)).encode()
+    assert texts(documents("a.json", body)) == [f"{GOOD} {n}" for n in range(3)]
+    assert texts(documents("a.json", body + b"\n" + body)) == 2 * [f"{GOOD} {n}" for n in range(3)]

@@ -49,7 +49,9 @@ def test_steps_that_run_twice_on_shuffled_groups_leave_the_same(
     store = Folder(tmp_path)
     first = put(store, [text + FOOTER for text in texts(60)], n_objects=6)
     past = [_past(store, prepare(first, recipe, store.address, "past", []))]
-    shared = [f"{document(n, 4)}\n\n{document(1, 3)}\n\n{document(n + 100, 4)}" for n in range(500, 504)]  # too few for boilerplate
+    shared = [
+        f"{document(n, 4)}\n\n{document(1, 3)}\n\n{document(n + 100, 4)}" for n in range(500, 504)
+    ]  # too few for boilerplate
     drop = put(store, [*texts(40), *(document(n) for n in range(200, 260)), *texts(30), *shared], n_objects=9)
     once = prepare(drop, recipe, store.address, "once", past)
 

@@ -77,15 +77,17 @@ def build(pipeline: beam.Pipeline, job: Job, parts: Sequence[Part]) -> None:
 
 def _duplicates(pipeline: beam.Pipeline, chunks: beam.PCollection, job: Job) -> beam.PCollection:
     """`Packed` of the new documents → for each source, its duplicates by their number among its documents."""
-    wanted = chunks | "hashes" >> beam.CombineGlobally(_Hashes())
-    old = (
-        pipeline
-        | "history" >> beam.Create(list(enumerate(job.history)))
-        | "of interest" >> beam.ParDo(_History(), beam.pvalue.AsSingleton(wanted))
-    )
+    documents = chunks
+    if job.history:  # asked for what the new documents hold, and so once all of them are known
+        wanted = chunks | "hashes" >> beam.CombineGlobally(_Hashes())
+        old = (
+            pipeline
+            | "history" >> beam.Create(list(enumerate(job.history)))
+            | "of interest" >> beam.ParDo(_History(), beam.pvalue.AsSingleton(wanted))
+        )
+        documents = (chunks, old) | "new and old" >> beam.Flatten()
     return (
-        (chunks, old)
-        | beam.Flatten()
+        documents
         | "by hash" >> beam.FlatMap(_by_hash)
         | "meet" >> beam.GroupByKey()
         | "candidates" >> beam.FlatMap(_candidates, job.rules.max_hamming)

@@ -19,10 +19,9 @@ from beam_jobs.numbers import fresh_source
 from beam_jobs.part import HasOrigin, Origin, Part, in_chunks, read_objects
 from beam_jobs.rules.boilerplate import common_lines, line_hashes, without_lines
 from beam_jobs.simhash import Hashes
-from beam_jobs.steps import Job, OnStore
+from beam_jobs.steps import PARTITIONS, Job, OnStore
 from lake.recipe import PrepareRules
 
-PARTITIONS = 16
 REASON = "boilerplate"
 RAW = pa.schema(
     [

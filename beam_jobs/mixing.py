@@ -56,17 +56,13 @@ def with_values(table: pa.Table, chosen: Chosen) -> pa.Table:
 
 def mixed(joined: beam.PCollection, job: Job) -> beam.PCollection:
     """`(source, {chunk, dropped})` → `(source, Chosen)`."""
-    total = joined | "count terms" >> beam.ParDo(_Count(job)) | "all terms" >> beam.CombineGlobally(_first)
+    total = joined | "count terms" >> beam.ParDo(_Count(job)) | "all terms" >> beam.CombineGlobally(sum)
     return (
         joined
         | "weigh" >> beam.ParDo(_Weigh(job), beam.pvalue.AsSingleton(total))
         | "all documents" >> beam.GroupByKey()
         | "choose" >> beam.ParDo(_Choose(job))
     )
-
-
-def _first(found: Iterable[int]) -> int:
-    return sum(found)
 
 
 class _Count(OfKept):

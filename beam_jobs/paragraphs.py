@@ -21,11 +21,9 @@ from beam_jobs.numbers import by_source, is_fresh, numbers_of, rows_of
 from beam_jobs.rules.characters import n_marks
 from beam_jobs.rules.repeated_paragraphs import paragraph_hashes, without_paragraphs
 from beam_jobs.simhash import Hashes, Union, fingerprint, unique
-from beam_jobs.steps import Job, OfKept, among
+from beam_jobs.steps import PARTITIONS, Job, OfKept, among
 from lake.recipe import PrepareRules
 from lake.store import Address
-
-PARTITIONS = 16
 
 
 class Paragraphs(NamedTuple):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from beam_jobs.mix.files import digests_of
+from beam_jobs.mix.files import digest_of, digests_of
 from beam_jobs.perplexity.scorer import BASE, HISTORY, REASON
-from lake.errors import RecipeError
 from lake.recipe import Recipe
 from lake.records import Dataset
 
@@ -30,25 +28,16 @@ def prepare_parameters(recipe: Recipe) -> dict[str, Any]:
         parameters["base_model"] = recipe.base_model
     elif rules.perplexity is not None and rules.perplexity.model != HISTORY:
         folder = Path(rules.perplexity.model.removeprefix("file:"))
-        files |= {str(path): _digest(path) for path in sorted(folder.glob("*")) if path.is_file()}
+        files |= {
+            str(path): digest_of(path, f"the recipe's file {path}")
+            for path in sorted(folder.glob("*"))
+            if path.is_file()
+        }
     toxicity = rules.quality.toxicity
     if toxicity is not None and toxicity.file is not None:
         path = Path(toxicity.file.removeprefix("file:"))
-        files[str(path)] = _digest(path)
+        files[str(path)] = digest_of(path, f"the recipe's file {path}")
     return parameters | ({"files": files} if files else {})
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RecipeError(
-            f"the recipe's file {path}",
-            expected="a file that can be read",
-            got=error.strerror or type(error).__name__,
-            remedy="put it there, or take it out of the recipe",
-        ) from error
 
 
 def rejected_share(history: Sequence[Dataset]) -> float:

@@ -34,12 +34,9 @@ from beam_jobs.part import (
 )
 from beam_jobs.past import IndexFile
 from beam_jobs.simhash import Hashes, Shingles, Union
-from beam_jobs.steps import SHINGLES, Job, OnStore, alive, among
+from beam_jobs.steps import PARTITIONS, SHINGLES, Job, OnStore, alive, among
 from beam_jobs.verify import Verified, verify
 from beam_jobs.write import NO_ROWS, LeftOut, write_source
-
-# How many ways candidates are looked for side by side: hashes are dealt out by their lowest bits.
-PARTITIONS = 16
 
 
 class Packed(NamedTuple):

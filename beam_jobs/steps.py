@@ -25,6 +25,8 @@ from lake.redact import KINDS, redact
 from lake.store import Address
 from lake.tombstones import Tombstones
 
+# How many ways equal hashes are brought together side by side: they are dealt out by their remainder.
+PARTITIONS = 16
 SHINGLES = ["id", "place_id", "shingles"]
 
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from beam_jobs.neighbours import SKETCH, Entries, candidate_pairs
 from beam_jobs.numbers import fresh_source, numbers_of
-from beam_jobs.pipeline import PARTITIONS
-from beam_jobs.steps import among
+from beam_jobs.steps import PARTITIONS, among
 from benchmarks._memory import peak_bytes
 from lake.recipe import PrepareRules
 

@@ -9,11 +9,25 @@ from datetime import UTC, datetime
 
 from lake.layout import inbox_prefix
 from lake.ledger.arrivals import drop_id_of
+from lake.recipe import parse_recipe
 from lake.records import Dataset, Drop
 from lake.store import Store
 from tests.documents import document, edited
 
 MODEL = "m"
+# Every step that a recipe can ask for.
+EVERYTHING = parse_recipe(
+    """
+name: m
+prepare:
+  mix:
+    domains: {servers: {keywords: [server, client, socket], min_matches: 2}}
+    quotas: {servers: 0.4}
+  quality: {paragraphs: {min_characters: 20}, boilerplate: {min_documents: 5}}
+  perplexity: {drop: [tail]}
+""",
+    "m.yaml",
+)
 
 
 def texts(n: int) -> list[str]:

@@ -13,17 +13,20 @@ from lake.recipe import Mix
 def digests_of(mix: Mix) -> dict[str, str]:
     """SHA-256 of the seed files and the tokenizer, by path. Raises RecipeError for one that cannot be read."""
     named = [*mix.seeds, *([mix.tokenizer] if mix.tokenizer != WORDS else [])]
-    return {path: _digest(Path(path)) for path in (name.removeprefix("file:") for name in named)}
+    return {
+        path: digest_of(Path(path), f"prepare.mix, {path}") for path in (name.removeprefix("file:") for name in named)
+    }
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path, where: str) -> str:
+    """SHA-256 of a file that the recipe names. Raises RecipeError, which begins with `where`, when it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecipeError(
-            f"prepare.mix, {path}",
-            expected="a file",
+            where,
+            expected="a file that can be read",
             got=error.strerror or type(error).__name__,
             remedy="put it there, or take it out of the recipe",
         ) from error

@@ -24,28 +24,16 @@ from lake.bucket import Bucket
 from lake.errors import StorageError, TidemillError
 from lake.folder import Folder
 from lake.layout import dataset_prefix
-from lake.recipe import Recipe, parse_recipe
+from lake.recipe import Recipe
 from lake.recipe.runner import Runner
 from lake.store import Store
 from tests.documents import document
 from tests.portable import prism, worker_pool
-from tests.preparation import MODEL, await_some, counts, digests, put, texts
+from tests.preparation import EVERYTHING, MODEL, await_some, counts, digests, put, texts
 
 pytestmark = pytest.mark.integration
 
 RECIPE = Recipe(name=MODEL)
-EVERYTHING = parse_recipe(
-    """
-name: m
-prepare:
-  mix:
-    domains: {servers: {keywords: [server, client, socket], min_matches: 2}}
-    quotas: {servers: 0.4}
-  quality: {paragraphs: {min_characters: 20}, boilerplate: {min_documents: 5}}
-  perplexity: {drop: [tail]}
-""",
-    "m.yaml",
-)
 LOCAL = Runner()
 
 

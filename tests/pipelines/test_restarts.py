@@ -20,24 +20,12 @@ from beam_jobs import boilerplate, mixing, paragraphs, part, pipeline
 from beam_jobs.past import Past
 from beam_jobs.prepare import prepare
 from lake.folder import Folder
-from lake.recipe import Recipe, parse_recipe
+from lake.recipe import Recipe
 from lake.records import Dataset
 from tests.documents import document
-from tests.preparation import MODEL, counts, digests, put, texts
+from tests.preparation import EVERYTHING, MODEL, counts, digests, put, texts
 
 PLAIN = Recipe(name=MODEL)
-EVERYTHING = parse_recipe(
-    """
-name: m
-prepare:
-  mix:
-    domains: {servers: {keywords: [server, client, socket], min_matches: 2}}
-    quotas: {servers: 0.4}
-  quality: {paragraphs: {min_characters: 20}, boilerplate: {min_documents: 5}}
-  perplexity: {drop: [tail]}
-""",
-    "m.yaml",
-)
 FOOTER = "\nAll rights reserved by those who keep the servers."
 
 

@@ -8,10 +8,7 @@ the submitter and its Fn API to the workers.
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,12 +20,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import go_programs
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parent.parent
+BUILT_WITHIN_S = 900.0  # three minutes of two cores when Go has never compiled it
 PROGRAM = "github.com/apache/beam/sdks/v2/go/cmd/prism"
 READY_WITHIN_S = 60.0
-BUILT_WITHIN_S = 900.0  # three minutes of two cores when Go has never compiled it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -50,34 +48,17 @@ def worker_pool(folder: Path) -> Iterator[str]:
         yield f"localhost:{port}"
 
 
+def built_prism() -> Path | str:
+    """The program's path, or why there is none."""
+    return go_programs.built("prism", "Prism", PROGRAM, BUILT_WITHIN_S)
+
+
 def prism_program() -> Path:
     """The program, built if it is not in the cache. Skips the test with the reason when that cannot be done."""
     built = built_prism()
     if isinstance(built, str):
         pytest.skip(built)
     return built
-
-
-@functools.cache
-def built_prism() -> Path | str:
-    pins = ROOT / "tests" / "prism"
-    version = hashlib.sha256((pins / "go.sum").read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemill-tests"
-    program = cache / f"prism-{version}"
-    if program.exists():
-        return program
-    if shutil.which("go") is None:
-        return "Prism cannot be built: no 'go' on the PATH"
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = cache / f"{program.name}.{os.getpid()}"
-    command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", str(partial), PROGRAM]
-    try:
-        subprocess.run(command, cwd=pins, check=True, capture_output=True, text=True, timeout=BUILT_WITHIN_S)
-        partial.replace(program)  # two test runs may build at once
-    except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        return f"Prism cannot be built: {told[-1] if told else type(error).__name__}"
-    return program
 
 
 @contextmanager

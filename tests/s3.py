@@ -7,11 +7,7 @@ versitygw is written in Go. It is built once, into the user's cache, from the ve
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +20,7 @@ import httpx
 import pytest
 
 from lake.bucket import BucketAddress
+from tests import go_programs
 from tests.ports import free_ports
 
 ACCESS_KEY_ID = "tests"
@@ -69,33 +66,10 @@ def versitygw(folder: Path, event_url: str | None = None) -> Iterator[str]:
 
 def versitygw_program() -> Path:
     """The program, built if it is not in the cache. Skips the test with the reason when that cannot be done."""
-    built = _built_versitygw()
+    built = go_programs.built("versitygw", "versitygw", VERSITYGW, BUILT_WITHIN_S)
     if isinstance(built, str):
         pytest.skip(built)
     return built
-
-
-@functools.cache
-def _built_versitygw() -> Path | str:
-    """The program's path, or why there is none."""
-    pins = ROOT / "tests" / "versitygw"
-    version = hashlib.sha256((pins / "go.sum").read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemill-tests"
-    program = cache / f"versitygw-{version}"
-    if program.exists():
-        return program
-    if shutil.which("go") is None:
-        return "versitygw cannot be built: no 'go' on the PATH"
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = cache / f"{program.name}.{os.getpid()}"
-    command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-o", str(partial), VERSITYGW]
-    try:
-        subprocess.run(command, cwd=pins, check=True, capture_output=True, text=True, timeout=BUILT_WITHIN_S)
-        partial.replace(program)  # two test runs may build at once
-    except (OSError, subprocess.SubprocessError) as error:
-        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        return f"versitygw cannot be built: {told[-1] if told else type(error).__name__}"
-    return program
 
 
 def address_of(url: str, bucket: str) -> BucketAddress:

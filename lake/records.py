@@ -201,6 +201,58 @@ class ClusterStats(Record):
     latency_p95_ms: float
 
 
+CheckVerdict = Literal["no_data", "too_little", "undecided", "fine", "worse"]
+
+
+class CheckResult(Record):
+    """One check as it stands. `effect` is how much worse the challenger is, in the unit of `margin` (points or a factor).
+
+    `lower` and `upper` hold the effect at every look of the whole rollout but for a chance of `alpha` each
+    (a confidence sequence); `p_value` is the anytime-valid one of "no worse than the margin". None: nothing to tell yet.
+    `champion` and `challenger` are the estimates in the metric's own unit.
+    """
+
+    metric: str
+    severity: Literal["fail", "warn"]
+    verdict: CheckVerdict
+    n_champion: int
+    n_challenger: int
+    champion: float | None
+    challenger: float | None
+    effect: float | None
+    lower: float | None
+    upper: float | None
+    margin: float
+    alpha: float
+    p_value: float
+    reason: str
+
+
+class SplitResult(Record):
+    """Whether the traffic was split as planned (sample-ratio mismatch). `broken`: no verdict rests on it."""
+
+    share: float
+    n_champion: int
+    n_challenger: int
+    p_value: float
+    broken: bool
+
+
+class RolloutLook(Record):
+    """One look at a rollout, kept for its plots: the step, the time within it, every check, both versions' counts."""
+
+    rollout_id: str
+    step_index: int
+    stage: str
+    share: float
+    elapsed_s: float
+    looked_at: datetime
+    champion_stats: ClusterStats
+    challenger_stats: ClusterStats
+    checks: tuple[CheckResult, ...]
+    split: SplitResult | None
+
+
 class RolloutDecision(Record):
     """One verdict of the rollout controller, with the evidence that it rests on."""
 
@@ -215,6 +267,8 @@ class RolloutDecision(Record):
     champion_stats: ClusterStats
     challenger_stats: ClusterStats
     decided_at: datetime
+    checks: tuple[CheckResult, ...] = ()
+    split: SplitResult | None = None
 
 
 class PredictionLog(Record):

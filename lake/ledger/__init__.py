@@ -13,12 +13,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from lake.ledger.alarms import Alarms
 from lake.ledger.arrivals import Arrivals
 from lake.ledger.drops import Drops
 from lake.ledger.engine import explained, open_engine, shown
 from lake.ledger.erasures import Erasures
 from lake.ledger.heartbeats import Heartbeats
+from lake.ledger.leases import Leases
 from lake.ledger.monitoring import DriftWindows
+from lake.ledger.observations import RolloutLooks, RolloutObservations
 from lake.ledger.rollouts import Rollouts
 from lake.ledger.stages import Stages
 from lake.ledger.taints import Taints
@@ -41,6 +44,10 @@ class Ledger:
         self.stages = Stages(self.engine)
         self.versions = Versions(self.engine)
         self.rollouts = Rollouts(self.engine, settings.replica_port_first)
+        self.rollout_observations = RolloutObservations(self.engine)
+        self.rollout_looks = RolloutLooks(self.engine)
+        self.leases = Leases(self.engine)
+        self.alarms = Alarms(self.engine)
         self.drift_windows = DriftWindows(self.engine)
         self.erasures = Erasures(self.engine)
         self.taints = Taints(self.engine)

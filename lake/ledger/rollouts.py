@@ -28,7 +28,10 @@ class Replica(BaseModel):
 
 
 class RolloutState(BaseModel):
-    """One rollout. `step_index` is -1 until the challenger is ready; `baseline` are counters at the step's start."""
+    """One rollout. `step_index` is -1 until the challenger is ready.
+
+    `evidence` is what has been counted and tested so far, `revision` how often that was written.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,9 +42,35 @@ class RolloutState(BaseModel):
     plan: RolloutPlan
     step_index: int
     state: str
-    baseline: dict[str, Any] | None
+    kind: str = "release"
+    evidence: dict[str, Any] | None = None
+    revision: int = 0
+    approved_step: int = -1
     started_at: datetime
     entered_at: datetime
+    ended_at: datetime | None = None
+    retain_until: datetime | None = None
+
+    @property
+    def step(self) -> RolloutStep | None:
+        """The step that it is in; None before the first."""
+        return self.plan.steps[self.step_index] if self.step_index >= 0 else None
+
+
+class Observations(BaseModel):
+    """Values that were seen of one metric in one step, in the order of their requests.
+
+    `paired`: challenger minus champion in [-1, 1], one for each request that both answered. Or values of each version
+    on requests of its own.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    metric: str
+    step_index: int
+    paired: tuple[float, ...] = ()
+    champion: tuple[float, ...] = ()
+    challenger: tuple[float, ...] = ()
 
 
 class RolloutUnderWayError(ValueError):

@@ -163,10 +163,16 @@ rollouts = Table(
     Column("champion", String(16), nullable=True),
     Column("plan", JSON, nullable=False),
     Column("step_index", Integer, nullable=False),  # -1: waiting for the challenger to be ready
-    Column("state", String(16), nullable=False),  # running, promoted, rolled_back
-    Column("baseline", JSON, nullable=True),  # gateway counters when the step began
+    # running, promoted, rolled_back; undone (promoted, and taken back by an operator); ended (an experiment)
+    Column("state", String(16), nullable=False),
+    Column("kind", String(16), nullable=False, server_default="release"),  # release, experiment
+    Column("evidence", JSON, nullable=True),  # what has been counted and tested so far
+    Column("revision", Integer, nullable=False, server_default="0"),  # of the evidence
+    Column("approved_step", Integer, nullable=False, server_default="-1"),  # an operator lets it go beyond this step
     Column("started_at", UtcDateTime, nullable=False),
     Column("entered_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=True),
+    Column("retain_until", UtcDateTime, nullable=True),  # the champion before stays as it is until then
     Index("ix_rollouts_state", "state"),
 )
 
@@ -177,6 +183,47 @@ rollout_decisions = Table(
     Column("rollout_id", String(64), ForeignKey("rollouts.rollout_id"), nullable=False),
     Column("record", JSON, nullable=False),
     Column("decided_at", UtcDateTime, nullable=False),
+)
+
+rollout_looks = Table(
+    "rollout_looks",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("rollout_id", String(64), ForeignKey("rollouts.rollout_id"), nullable=False),
+    Column("record", JSON, nullable=False),
+    Index("ix_rollout_looks_rollout", "rollout_id"),
+)
+
+rollout_observations = Table(
+    "rollout_observations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("rollout_id", String(64), ForeignKey("rollouts.rollout_id"), nullable=False),
+    Column("step_index", Integer, nullable=False),
+    Column("metric", String(64), nullable=False),
+    Column("record", JSON, nullable=False),
+    Index("ix_rollout_observations_rollout", "rollout_id"),
+    sqlite_autoincrement=True,  # read once, in this order
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(128), nullable=True),
+    Column("token", BigInteger, nullable=False),  # grows with every holder
+    Column("beat", BigInteger, nullable=False),  # grows while it is held; observers time its standstill themselves
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("subject", String(128), nullable=False),  # what it is about; one alarm at a time
+    Column("message", Text, nullable=False),
+    Column("raised_at", UtcDateTime, nullable=False),
+    Column("cleared_at", UtcDateTime, nullable=True),
+    Index("ix_alarms_subject", "subject"),
 )
 
 drift_windows = Table(

@@ -10,7 +10,7 @@ from lake.recipe.prepare import PrepareRules
 from lake.recipe.privacy import Privacy
 from lake.recipe.quality import Quality
 from lake.recipe.recipe import Recipe
-from lake.recipe.rollout import Rollout, RolloutStep
+from lake.recipe.rollout import Rollout, RolloutCheck, RolloutStep
 from lake.recipe.runner import Runner
 from lake.recipe.section import Section, Share
 from lake.recipe.training import Export, Gate, Training
@@ -29,6 +29,7 @@ __all__ = [
     "Quality",
     "Recipe",
     "Rollout",
+    "RolloutCheck",
     "RolloutStep",
     "Runner",
     "Section",

@@ -13,14 +13,19 @@ from starlette.requests import Request
 
 from bentos.engine import Engine
 from bentos.generation import Generation, Piece, Prompt
+from bentos.users import user_named_by
 from lake.records import PredictionLog
 
 CLIENT_GONE = 499  # as nginx calls it: the client closed the connection before it was answered
 SHADOW_HEADER = "x-tidemill-shadow"
+PIN_HEADER = "x-tidemill-version"
 
 
 class Exchange:
-    """What is known of a request so far. `finished` gives its row of the log, whatever became of it."""
+    """What is known of a request so far. `finished` gives its row of the log, whatever became of it.
+
+    The row names the user as the request does: whoever keeps it hashes that first.
+    """
 
     def __init__(self, request: Request, model: str, version: str) -> None:
         self._at, self._started = datetime.now(UTC), time.monotonic()
@@ -28,6 +33,8 @@ class Exchange:
         # Envoy gives every request an id; without it the replica is asked directly.
         self.request_id = request.headers.get("x-request-id", "")[:128] or str(uuid.uuid4())
         self.shadow = request.headers.get(SHADOW_HEADER) == "true"
+        self.pinned = PIN_HEADER in request.headers
+        self._user = user_named_by(request)
         self.prompt = ""
         self.n_prompt_tokens = self.n_response_tokens = 0
         self.first_token_s: float | None = None
@@ -56,6 +63,8 @@ class Exchange:
             latency_ms=round((time.monotonic() - self._started) * 1000, 3),
             status=status,
             shadow=self.shadow,
+            user=self._user,
+            pinned=self.pinned,
         )
 
 

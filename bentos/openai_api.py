@@ -81,6 +81,7 @@ async def _generate(request: Request, kind: type[ChatRequest] | type[CompletionR
     try:
         asked = await _parsed(request, kind)
         replica.check_model(asked.model)
+        exchange.pinned |= asked.model == replica.config.tag
         prompt = await _prompt(replica, asked, exchange)
         replica.maybe_fail()
         pieces = Pieces()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bentos.users import hashed_user
 from lake.bucket import Bucket
 from lake.errors import StorageError
 from lake.layout import log_key
@@ -47,6 +49,8 @@ _COLUMNS: dict[str, pa.DataType] = {
     "latency_ms": pa.float64(),
     "status": pa.int64(),
     "shadow": pa.bool_(),
+    "user": pa.string(),
+    "pinned": pa.bool_(),
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,7 +60,10 @@ def _ignore(_: int) -> None:
 
 
 class PredictionLogger:
-    """One replica's log. `record` may be called from any thread and returns at once."""
+    """One replica's log. `record` may be called from any thread and returns at once.
+
+    Users are hashed with `user_key`; without one, a user is another in each process.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class PredictionLogger:
         model: str,
         version: str,
         share: float,
+        user_key: bytes | None = None,
         flush_interval_s: float = FLUSH_INTERVAL_S,
         flush_rows: int = FLUSH_ROWS,
         max_rows: int = MAX_ROWS,
@@ -74,6 +82,7 @@ class PredictionLogger:
         self._open_bucket = open_bucket
         self._bucket: Bucket | None = None
         self._model, self._share = model, share
+        self._user_key = user_key or secrets.token_bytes(32)
         self._writer = f"{version}-{uuid.uuid4().hex[:8]}"
         self._flush_interval_s, self._flush_rows, self._max_rows = flush_interval_s, flush_rows, max_rows
         self._on_written, self._on_dropped = on_written, on_dropped
@@ -136,7 +145,7 @@ class PredictionLogger:
             try:
                 if self._bucket is None:
                     self._bucket = self._open_bucket()
-                self._bucket.put_table(key, to_table([redacted(row) for row in batch]))
+                self._bucket.put_table(key, to_table([redacted(row, self._user_key) for row in batch]))
             except StorageError as error:
                 log.warning("prediction log: %s; trying again in %.0f s", error, pause_s)
             except Exception:
@@ -163,11 +172,17 @@ def is_sampled(request_id: str, share: float) -> bool:
     return number < share * 2**64
 
 
-def redacted(row: PredictionLog) -> PredictionLog:
+def redacted(row: PredictionLog, user_key: bytes) -> PredictionLog:
     """Personal data and secrets replaced, also where a recipe keeps them in training data: nobody agreed to this copy."""
     prompt, _ = redact(row.prompt, _REDACTED)
     response, _ = redact(row.response, _REDACTED)
-    return row.model_copy(update={"prompt": _storable(prompt), "response": _storable(response)})
+    return row.model_copy(
+        update={
+            "prompt": _storable(prompt),
+            "response": _storable(response),
+            "user": hashed_user(user_key, row.user),
+        }
+    )
 
 
 def to_table(rows: Sequence[PredictionLog]) -> pa.Table:

@@ -18,6 +18,7 @@ from bentos.prediction_log import PredictionLogger
 from bentos.serving_config import ServingConfig, ServingSettings, read_facts
 from bentos.serving_metrics import ServingMetrics
 from bentos.text import TextCodec
+from bentos.users import user_key
 from lake.bucket import Bucket, BucketAddress
 from lake.settings import Settings
 
@@ -93,6 +94,7 @@ def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, 
         model=config.model,
         version=config.version,
         share=config.log_share,
+        user_key=user_key(settings),
         flush_interval_s=serving.log_flush_s,
         on_written=metrics.logged_rows.inc,
         on_dropped=metrics.dropped_rows.inc,

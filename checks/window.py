@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
-
+from checks.log_rows import rows_of
 from lake.bucket import Bucket, BucketAddress
 from lake.layout import log_prefix
 from lake.records import PredictionLog
@@ -68,8 +64,7 @@ def _bucket(address: BucketAddress) -> Bucket:
 def _rows(address: BucketAddress, key: str, etag: str) -> tuple[PredictionLog, ...]:
     """Rows of one log object. Log objects never change, so each is fetched once a process."""
     try:
-        table = pq.read_table(io.BytesIO(_bucket(address).get(key)), columns=list(PredictionLog.model_fields))
-        return tuple(PredictionLog.model_validate(row) for row in table.to_pylist())
-    except (pa.ArrowException, ValidationError) as error:
-        log.warning("%s (etag %s) left out of drift detection: %s", key, etag, str(error).splitlines()[0])
+        return rows_of(_bucket(address).get(key))
+    except ValueError as error:
+        log.warning("%s (etag %s) left out of drift detection: %s", key, etag, error)
         return ()

@@ -54,5 +54,15 @@ def log_key(model: str, at: datetime, writer: str, sequence: int) -> str:
     return f"{log_prefix(model)}dt={at:%Y-%m-%d}/{at:%H%M%S}-{writer}-{sequence:06d}.parquet"
 
 
+def feedback_prefix(model: str) -> str:
+    """Scores and labels of answers, as JSON lines: users put objects of any name here, Tidemill reads them."""
+    return f"feedback/{model}/"
+
+
+def feedback_key(model: str, at: datetime, writer: str) -> str:
+    """`writer` names one object, so that no two have the same key. Keys sort by time."""
+    return f"{feedback_prefix(model)}dt={at:%Y-%m-%d}/{at:%H%M%S}-{writer}.jsonl"
+
+
 def manifest_key(prefix: str) -> str:
     return f"{prefix}manifest.json"

@@ -272,7 +272,11 @@ class RolloutDecision(Record):
 
 
 class PredictionLog(Record):
-    """One answered request, redacted, as it is written to `logs/<model>/dt=…/`."""
+    """One answered request, redacted, as it is written to `logs/<model>/dt=…/`.
+
+    `user` is a keyed hash of whom the request named, empty when it named nobody. `pinned`: it asked for this very version,
+    so no split gave it there. Logs of earlier versions tell neither.
+    """
 
     request_id: str
     model: str
@@ -285,6 +289,8 @@ class PredictionLog(Record):
     latency_ms: float
     status: int
     shadow: bool
+    user: str = ""
+    pinned: bool = False
 
 
 class DriftVerdict(Record):

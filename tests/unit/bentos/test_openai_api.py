@@ -363,3 +363,25 @@ def _scope() -> dict[str, Any]:
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }
+
+
+@pytest.mark.parametrize(
+    ("headers", "model", "logged"),
+    [
+        ({}, "tiny", ("", False)),
+        ({"x-user": " ann "}, "tiny", ("ann", False)),
+        ({"cookie": "a=b; tidemill-user=joe"}, "tiny", ("joe", False)),
+        ({"x-user": "ann", "cookie": "tidemill-user=joe"}, "tiny", ("ann", False)),
+        ({"x-user": "x" * 5_000}, "tiny", ("x" * 256, False)),
+        ({"cookie": "; =;tidemill-user"}, "tiny", ("", False)),
+        ({"x-tidemill-version": "v1"}, "tiny", ("", True)),
+        ({}, "tiny:v1", ("", True)),
+    ],
+)
+def test_the_row_tells_the_user_and_whether_the_version_was_asked_for(
+    server: Server, client: TestClient, headers: dict[str, str], model: str, logged: tuple[str, bool]
+) -> None:
+    body = {"model": model, "messages": HELLO, "max_tokens": 1}
+    assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
+    (row,) = server.rows.taken
+    assert (row.user, row.pinned) == logged

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from bentos.prediction_log import MAX_CHARACTERS, PredictionLogger, is_sampled, redacted, to_table
 from bentos.source import ROOT
+from bentos.users import hashed_user
 from checks.window import read_log
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import StorageError
@@ -152,8 +153,28 @@ def test_what_is_private_is_replaced(make: Callable[..., PredictionLogger], buck
     assert (logged(bucket)[0]["prompt"], logged(bucket)[0]["response"]) == ("I am <EMAIL>", "Call <PHONE>")
 
 
+def test_users_are_told_apart_and_not_named(make: Callable[..., PredictionLogger], bucket: Bucket) -> None:
+    logger = make(user_key=b"key")
+    for number, user in enumerate(("joe@example.com", "ann", "joe@example.com", "")):
+        logger.record(row(number, user=user))
+    logger.close(SOON_S)
+
+    joe, ann, again, nobody = (found["user"] for found in logged(bucket))
+    assert joe == again == hashed_user(b"key", "joe@example.com")
+    assert joe != ann and nobody == ""
+    assert not {"joe", "ann"} & {joe, ann} and len(joe) == len(ann) == 32
+
+
+def test_without_a_key_no_two_loggers_hash_a_user_alike(make: Callable[..., PredictionLogger], bucket: Bucket) -> None:
+    for logger in (make(), make()):
+        logger.record(row(1, user="ann"))
+        logger.close(SOON_S)
+
+    assert len({found["user"] for found in logged(bucket)}) == 2
+
+
 def test_long_and_broken_texts_are_made_storable() -> None:
-    kept = redacted(row(1, prompt="x" * 3 * MAX_CHARACTERS, response="half a pair: \ud83d"))
+    kept = redacted(row(1, prompt="x" * 3 * MAX_CHARACTERS, response="half a pair: \ud83d"), b"key")
 
     assert len(kept.prompt) == MAX_CHARACTERS
     assert kept.response == "half a pair: ?"

@@ -63,6 +63,12 @@ def test_a_damaged_object_is_skipped_with_a_warning(bucket: Bucket, caplog: pyte
     assert "120003-replica-a-000008.parquet" in warned[1]
 
 
+def test_a_log_that_an_earlier_version_wrote_is_read(bucket: Bucket) -> None:
+    told = prediction(1).model_dump(exclude={"user", "pinned"})
+    bucket.put_table("logs/docs/dt=2090-05-01/120002-replica-a-000007.parquet", pa.Table.from_pylist([told]))
+    assert read_log(bucket.address, "docs", None) == [prediction(1)]
+
+
 def test_only_what_came_since_is_read(bucket: Bucket) -> None:
     write_log(bucket, [prediction(1), prediction(2)])
     assert ids(bucket, since_s=2) == ["request-00002"]

@@ -15,7 +15,7 @@ def test_what_tidemill_writes_is_outside_of_what_users_write() -> None:
         layout.log_prefix("m"),
         layout.PROBE,
     ]
-    theirs = [layout.inbox_prefix("m"), layout.RECIPES]
+    theirs = [layout.inbox_prefix("m"), layout.feedback_prefix("m"), layout.RECIPES]
     assert all(prefix.endswith("/") for prefix in ours + theirs)
     assert not any(mine.startswith(other) or other.startswith(mine) for mine in ours for other in theirs)
     assert layout.recipe_key("m") == "recipes/m.yaml"
@@ -30,3 +30,9 @@ def test_logs_of_one_day_sort_by_time() -> None:
     keys = [layout.log_key("m", at, "writer", n) for n, at in enumerate(times)]
     assert keys == sorted(keys)
     assert keys[0] == "logs/m/dt=2026-01-01/090501-writer-000000.parquet"
+
+
+def test_feedback_that_tidemill_writes_for_a_user_lies_where_users_put_theirs() -> None:
+    key = layout.feedback_key("m", datetime(2026, 1, 1, 9, 5, 1, tzinfo=UTC), "w")
+    assert key == "feedback/m/dt=2026-01-01/090501-w.jsonl"
+    assert key.startswith(layout.feedback_prefix("m"))

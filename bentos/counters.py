@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from lake.records import ClusterStats, Record
@@ -64,8 +63,7 @@ class Snapshot(Record):
         return self.model_copy(update={"versions": kept})
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Record):
     """What one version did between two snapshots. Buckets hold counts of their own, not cumulative ones."""
 
     n_requests: int = 0

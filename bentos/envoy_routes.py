@@ -183,10 +183,10 @@ def _action(route: ModelRoute) -> Json:
             {"name": fallback_cluster_name(route.model, route.challenger, route.champion), "weight": weight},
         ]
     }
-    if route.stage == "ab":
+    if route.sticky:
         split["use_hash_policy"] = True
     action = _to({"weighted_clusters": split}, fallback=True)
-    if route.stage == "ab":
+    if route.sticky:
         # A user stays with one version: by `user` of the body (the bootstrap makes a header of it), `x-user`, or a
         # cookie that a front end sets. Requests that name no user are split by weight. The gateway sets no cookie of
         # its own: the stock openai client keeps a jar, so one process would send all of its users to one version.

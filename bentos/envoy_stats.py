@@ -1,14 +1,14 @@
-"""What Envoy has counted per version, and the difference of two such counts as evidence for a rollout.
+"""What Envoy has counted per version.
 
 Requests and errors come from the counters of each replica's *host*: with a fallback cluster in front, only those say
-which version really answered. Latency comes from the histograms of the clusters that have the version as first choice.
+which version really answered. Latency and what the split assigned come from the clusters that have the version as
+first choice.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,52 +16,13 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from bentos import loopback
+from bentos.counters import Counters, Snapshot, VersionCounters
 from bentos.gateway import GatewayError, admin_url
-from bentos.routing import latency_source, parse_cluster_name
-from lake.records import ClusterStats, Record
+from bentos.routing import is_split, latency_source, parse_cluster_name
 from lake.settings import Settings
 
-# Envoy tells its uptime in whole seconds; a snapshot's own time is taken a little earlier.
-_CLOCK_SLACK_S = 3.0
 _HISTOGRAM = "envoy_cluster_upstream_rq_time"
-
-
-class Counters(Record):
-    """One version's counters since Envoy started, live and mirrored traffic together.
-
-    `n_errors` are answers of 500 and above, resets and time-outs before an answer; 429 is an answer, not an error.
-    `latency_buckets` are pairs of upper bound in ms and cumulative count; the last bound is infinite and left out,
-    its count is `n_latencies`.
-    """
-
-    n_answered: int = 0
-    n_errors: int = 0
-    n_timeouts: int = 0
-    n_connect_failures: int = 0
-    n_active: int = 0
-    n_latencies: int = 0
-    latency_sum_ms: float = 0.0
-    latency_buckets: tuple[tuple[float, int], ...] = ()
-
-
-class VersionCounters(Record):
-    model: str
-    version: str
-    counters: Counters
-
-
-class Snapshot(Record):
-    """All counters at one time. `uptime_s` tells one life of Envoy from the next. JSON in and out."""
-
-    taken_at: datetime
-    uptime_s: int
-    versions: tuple[VersionCounters, ...]
-
-    def of(self, model: str, version: str) -> Counters:
-        """Zeros for a version that has not been asked anything yet."""
-        return next(
-            (found.counters for found in self.versions if (found.model, found.version) == (model, version)), Counters()
-        )
+_ASSIGNED = "envoy_cluster_upstream_rq_completed_total"  # as the parser spells a counter
 
 
 def read_stats(settings: Settings) -> Snapshot:
@@ -72,7 +33,9 @@ def read_stats(settings: Settings) -> Snapshot:
             hosts = admin.get("/clusters", params={"format": "json"}).raise_for_status().json()
             uptime = admin.get("/stats", params={"filter": r"^server\.uptime$"}).raise_for_status().text
             histograms = (
-                admin.get("/stats/prometheus", params={"filter": r"^cluster\.[^.]*/[^.]*\.upstream_rq_time$"})
+                admin.get(
+                    "/stats/prometheus", params={"filter": r"^cluster\.[^.]*/[^.]*\.upstream_rq_(time|completed)$"}
+                )
                 .raise_for_status()
                 .text
             )
@@ -89,43 +52,6 @@ def read_stats(settings: Settings) -> Snapshot:
         uptime_s=int(found.group(1)) if found else 0,
         versions=_combined(_host_counters(hosts), _latencies(histograms)),
     )
-
-
-def window(before: Snapshot, after: Snapshot, model: str, version: str) -> ClusterStats | None:
-    """What was counted between two snapshots; None when Envoy restarted or its counters began anew in between."""
-    alive_s = after.uptime_s - before.uptime_s
-    passed_s = (after.taken_at - before.taken_at).total_seconds()
-    if alive_s < 0 or abs(passed_s - alive_s) > _CLOCK_SLACK_S:
-        return None
-    first, last = before.of(model, version), after.of(model, version)
-    n_answered, n_errors = last.n_answered - first.n_answered, last.n_errors - first.n_errors
-    n_latencies = last.n_latencies - first.n_latencies
-    if min(n_answered, n_errors, n_latencies) < 0:
-        return None
-    earlier = dict(first.latency_buckets)
-    buckets = [(bound, count - earlier.get(bound, 0)) for bound, count in last.latency_buckets]
-    latency_sum_ms = max(0.0, last.latency_sum_ms - first.latency_sum_ms)
-    return ClusterStats(
-        n_requests=n_answered + n_errors,
-        n_errors=n_errors,
-        latency_mean_ms=latency_sum_ms / n_latencies if n_latencies else 0.0,
-        latency_p95_ms=quantile(0.95, buckets, n_latencies),
-    )
-
-
-def quantile(share: float, buckets: Iterable[tuple[float, int]], n: int) -> float:
-    """Interpolate a quantile inside cumulative buckets, as Prometheus' histogram_quantile does.
-
-    Values above the last bound count as that bound. 0.0 when there is nothing.
-    """
-    rank, low, below = share * n, 0.0, 0
-    if n == 0:
-        return 0.0
-    for bound, cumulative in buckets:
-        if cumulative >= rank and cumulative > below:
-            return low + (bound - low) * (rank - below) / (cumulative - below)
-        low, below = bound, cumulative
-    return low
 
 
 def _host_counters(clusters: dict[str, Any]) -> dict[tuple[str, str], Counters]:
@@ -153,12 +79,14 @@ def _host_counters(clusters: dict[str, Any]) -> dict[tuple[str, str], Counters]:
 
 
 def _latencies(text: str) -> dict[tuple[str, str], Counters]:
-    """Histograms from the Prometheus page, by model and version."""
+    """Histograms and assigned requests from the Prometheus page, by model and version."""
     by_cluster: dict[str, dict[str, Any]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             cluster = by_cluster.setdefault(sample.labels.get("envoy_cluster_name", ""), {"buckets": []})
-            if sample.name == f"{_HISTOGRAM}_sum":
+            if sample.name == _ASSIGNED:
+                cluster["assigned"] = int(sample.value)
+            elif sample.name == f"{_HISTOGRAM}_sum":
                 cluster["sum"] = float(sample.value)
             elif sample.name == f"{_HISTOGRAM}_count":
                 cluster["count"] = int(sample.value)
@@ -171,6 +99,7 @@ def _latencies(text: str) -> dict[tuple[str, str], Counters]:
             counted[key] = _added(
                 counted.get(key, Counters()),
                 Counters(
+                    n_assigned=cluster.get("assigned", 0) if is_split(name) else 0,
                     n_latencies=cluster.get("count", 0),
                     latency_sum_ms=cluster.get("sum", 0.0),
                     latency_buckets=tuple(sorted(cluster["buckets"])),
@@ -184,12 +113,17 @@ def _combined(
 ) -> tuple[VersionCounters, ...]:
     return tuple(
         VersionCounters(
-            model=model,
-            version=version,
-            counters=_added(hosts.get((model, version), Counters()), latencies.get((model, version), Counters())),
+            model=model, version=version, counters=_whole(hosts.get((model, version)), latencies.get((model, version)))
         )
         for model, version in sorted(hosts.keys() | latencies.keys())
     )
+
+
+def _whole(host: Counters | None, first_choice: Counters | None) -> Counters:
+    """Envoy counts for a pair of clusters what is completed; a slower version has more of its requests still in flight."""
+    counted = _added(host or Counters(), first_choice or Counters())
+    in_flight = counted.n_active if counted.n_assigned else 0
+    return counted.model_copy(update={"n_assigned": counted.n_assigned + in_flight})
 
 
 def _added(one: Counters, other: Counters) -> Counters:
@@ -202,6 +136,7 @@ def _added(one: Counters, other: Counters) -> Counters:
         n_timeouts=one.n_timeouts + other.n_timeouts,
         n_connect_failures=one.n_connect_failures + other.n_connect_failures,
         n_active=one.n_active + other.n_active,
+        n_assigned=one.n_assigned + other.n_assigned,
         n_latencies=one.n_latencies + other.n_latencies,
         latency_sum_ms=one.latency_sum_ms + other.latency_sum_ms,
         latency_buckets=tuple(sorted(buckets.items())),

@@ -24,35 +24,39 @@ MAX_DEATHS_BEFORE_READY = 4
 
 @dataclass(frozen=True)
 class Health:
-    """What has been seen of one replica since `since_s` (monotonic seconds). `pids` are its processes, oldest first.
+    """What has been seen of one replica since `since_s` (monotonic seconds). `identities` are its processes, oldest first.
 
     `n_absent` are looks that met no process, before it was ready.
     """
 
     since_s: float
     ready_at_s: float | None = None
-    ready_pid: int | None = None
+    ready_as: str | None = None
     n_refused: int = 0
     n_absent: int = 0
-    pids: tuple[int, ...] = ()
+    identities: tuple[str, ...] = ()
 
-    def seen(self, probe: Probe, pid: int | None, now_s: float) -> Health:
-        """The same after one more look. `pid` is None while no process runs."""
-        pids = self.pids if pid is None or pid in self.pids else (*self.pids, pid)
+    def seen(self, probe: Probe, identity: str | None, now_s: float) -> Health:
+        """The same after one more look. `identity` is None while no process runs."""
+        identities = (
+            self.identities if identity is None or identity in self.identities else (*self.identities, identity)
+        )
         if probe == "ready":
-            return replace(self, pids=pids, ready_at_s=now_s, n_refused=0, ready_pid=self.ready_pid or pid)
+            return replace(
+                self, identities=identities, ready_at_s=now_s, n_refused=0, ready_as=self.ready_as or identity
+            )
         return replace(
             self,
-            pids=pids,
+            identities=identities,
             n_refused=self.n_refused + 1 if probe == "refused" else 0,
-            n_absent=self.n_absent + (pid is None),
+            n_absent=self.n_absent + (identity is None),
         )
 
     def verdict(self, now_s: float) -> tuple[Verdict, str]:
         """`gone` is final for a challenger; the words say why. A replica that was never ready may take its time."""
         if self.ready_at_s is None:
             return self._verdict_before_ready(now_s)
-        if self.ready_pid is not None and self.pids and self.pids[-1] != self.ready_pid:
+        if self.ready_as is not None and self.identities and self.identities[-1] != self.ready_as:
             return "gone", "its process died"
         if self.n_refused >= MAX_REFUSED:
             return "gone", f"it refused {self.n_refused} health checks in a row"
@@ -63,7 +67,7 @@ class Health:
 
     def _verdict_before_ready(self, now_s: float) -> tuple[Verdict, str]:
         waited_s = now_s - self.since_s
-        if max(0, len(self.pids) - 1) + self.n_absent >= MAX_DEATHS_BEFORE_READY:
+        if max(0, len(self.identities) - 1) + self.n_absent >= MAX_DEATHS_BEFORE_READY:
             return "gone", "its process died again and again before it was ready"
         if waited_s > READY_TIMEOUT_S:
             return "gone", f"it was not ready within {READY_TIMEOUT_S:.0f} s"

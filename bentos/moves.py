@@ -1,4 +1,4 @@
-"""What to do next with a rollout, from its state, its challenger's health and the gateway's counters. Pure."""
+"""What to do next with a rollout, from its state, its challenger's health and its evidence. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from bentos.envoy_stats import Snapshot, window
+from bentos.counters import Snapshot
+from bentos.evidence import Evidence, entered, taken_in
 from bentos.health import Verdict
-from bentos.rollout import NO_REQUESTS, decide, next_stage
-from lake.ledger.rollouts import RolloutState
-from lake.records import ClusterStats, RolloutAction, RolloutDecision
+from bentos.rollout import decide, decision_of, next_stage
+from lake.ledger.rollouts import Observations, RolloutState
+from lake.records import RolloutDecision
 
-Kind = Literal["wait", "enter", "rebase", "finish", "note"]
+Kind = Literal["wait", "enter", "weigh", "finish"]
 
 
 @dataclass(frozen=True)
 class Move:
     """One act on the ledger.
 
-    `wait`: none. `enter`: go to step `step_index`. `rebase`: count the current step's requests anew. `finish`: end
-    with the decision's action. `note`: record a hold whose reason is new. `decision` is recorded with the act.
+    `wait`: none. `enter`: go to step `step_index`. `weigh`: keep the evidence and stay. `finish`: end with the decision's
+    action. `evidence` is kept and `decision` recorded with the act; a hold is only recorded when it `is_news`. `looked` is
+    the evidence that the decision rests on.
     """
 
     kind: Kind
     step_index: int = -1
+    evidence: Evidence | None = None
     decision: RolloutDecision | None = None
+    is_news: bool = True
+    looked: Evidence | None = None
 
 
 def next_move(
@@ -35,44 +40,65 @@ def next_move(
     *,
     health: tuple[Verdict, str],
     now_stats: Snapshot | None,
+    seen: Sequence[tuple[int, Observations]],
     recorded: Sequence[RolloutDecision],
     now: datetime,
 ) -> Move:
     """The next act on a running rollout.
 
-    `now_stats` is None while the gateway does not answer: only the challenger's death is acted on then. `recorded` are
-    the rollout's decisions so far.
+    `now_stats` is None while the gateway does not answer: only the challenger's death is acted on then. `seen` are the
+    entries of others since the last look, `recorded` the rollout's decisions so far.
     """
-    if state.step_index < 0:
+    if state.step is None:
         return _before_first_step(state, health, now)
-    evidence = _evidence(state, now_stats)
+    evidence = evidence_of(state)
     if health[0] == "gone":
-        champion, challenger = evidence or (NO_REQUESTS, NO_REQUESTS)
-        decision = decide(
-            state, champion, challenger, elapsed_s=_elapsed_s(state, now), challenger_ready=False, decided_at=now
-        )
-        return Move("finish", decision=decision.model_copy(update={"reason": f"{decision.reason}: {health[1]}"}))
-    if now_stats is None or state.baseline is None:
+        reason = f"{state.challenger} has no ready endpoint: {health[1]}"
+        return Move("finish", decision=decision_of(state, "roll_back", "rolled_back", reason, now, evidence))
+    if now_stats is None or evidence.snapshot is None or health[0] == "starting":
         return Move("wait")
-    if evidence is None:
-        return Move("rebase", step_index=state.step_index)
-    if health[0] == "starting":
-        return Move("wait")
-    champion, challenger = evidence
-    decision = decide(
-        state, champion, challenger, elapsed_s=_elapsed_s(state, now), challenger_ready=True, decided_at=now
+    looked = taken_in(
+        evidence,
+        now_stats,
+        model=state.model,
+        champion=str(state.champion),
+        challenger=state.challenger,
+        step=state.step,
+        checks=state.plan.checks,
+        seen=seen,
     )
+    if looked is None:  # the gateway began to count anew: from here on, then; what was seen stays
+        return Move("weigh", evidence=counted_from(evidence, now_stats, state))
+    decision = decide(state, looked, decided_at=now)
     if decision.action == "roll_back":
-        return Move("finish", decision=decision)
+        return Move("finish", decision=decision, looked=looked)
     if decision.action == "promote":
-        last = state.step_index + 1 == len(state.plan.steps)
-        return Move("finish" if last else "enter", step_index=state.step_index + 1, decision=decision)
-    return Move("note", decision=decision) if _is_new(decision, recorded) else Move("wait")
+        following = state.step_index + 1
+        if following == len(state.plan.steps):
+            return Move("finish", decision=decision, looked=looked)
+        return Move("enter", following, entered(looked, state.plan.steps[following]), decision, looked=looked)
+    return Move("weigh", evidence=looked, decision=decision, is_news=_is_new(decision, recorded), looked=looked)
 
 
-def rolled_back(state: RolloutState, reason: str, now: datetime, now_stats: Snapshot | None = None) -> RolloutDecision:
-    """The decision to roll back for a reason that lies outside the counters."""
-    return _decision(state, "roll_back", "rolled_back", reason, now, _evidence(state, now_stats))
+def evidence_of(state: RolloutState) -> Evidence:
+    """The evidence that the ledger keeps. Raises pydantic's ValidationError when another version has written it."""
+    return Evidence() if state.evidence is None else Evidence.model_validate(state.evidence)
+
+
+def counted_from(evidence: Evidence, snapshot: Snapshot, state: RolloutState) -> Evidence:
+    """The same, counting from this snapshot on."""
+    return evidence.model_copy(update={"snapshot": snapshot.only(state.model, (state.champion, state.challenger))})
+
+
+def rolled_back(state: RolloutState, reason: str, now: datetime) -> RolloutDecision:
+    """The decision to roll back for a reason that lies outside the evidence."""
+    return decision_of(state, "roll_back", "rolled_back", reason, now, evidence_of(state))
+
+
+def leaves_shadow(state: RolloutState) -> bool:
+    """Whether the step is the first after the shadow."""
+    steps, index = state.plan.steps, state.step_index
+    return index > 0 and steps[index - 1].stage == "shadow" and steps[index].stage != "shadow"
 
 
 def _before_first_step(state: RolloutState, health: tuple[Verdict, str], now: datetime) -> Move:
@@ -85,60 +111,13 @@ def _before_first_step(state: RolloutState, health: tuple[Verdict, str], now: da
     ready = f"{state.challenger} is ready after {waited_s:.0f} s"
     if state.champion is None:
         reason = f"{ready}; it is the first version, so there is nothing to compare it with"
-        return Move("finish", decision=_decision(state, "promote", "full", reason, now))
+        return Move("finish", decision=decision_of(state, "promote", "full", reason, now))
     if not state.plan.steps:
         reason = f"{ready}; the plan has no steps"
-        return Move("finish", decision=_decision(state, "promote", "full", reason, now))
+        return Move("finish", decision=decision_of(state, "promote", "full", reason, now))
     reason = f"{ready}; it challenges {state.champion}"
-    return Move("enter", step_index=0, decision=_decision(state, "start", next_stage(state), reason, now))
-
-
-def _evidence(state: RolloutState, now_stats: Snapshot | None) -> tuple[ClusterStats, ClusterStats] | None:
-    """What champion and challenger did within the step; None without a baseline that the counters still go with."""
-    if state.baseline is None or now_stats is None:
-        return None
-    before = Snapshot.model_validate(state.baseline)
-    challenger = window(before, now_stats, state.model, state.challenger)
-    champion = NO_REQUESTS if state.champion is None else window(before, now_stats, state.model, state.champion)
-    return None if champion is None or challenger is None else (champion, challenger)
-
-
-def _decision(
-    state: RolloutState,
-    action: RolloutAction,
-    to_stage: str,
-    reason: str,
-    now: datetime,
-    evidence: tuple[ClusterStats, ClusterStats] | None = None,
-) -> RolloutDecision:
-    champion, challenger = evidence or (NO_REQUESTS, NO_REQUESTS)
-    return RolloutDecision(
-        rollout_id=state.rollout_id,
-        model=state.model,
-        challenger=state.challenger,
-        champion=state.champion,
-        action=action,
-        from_stage=stage_of(state),
-        to_stage=to_stage,
-        reason=reason,
-        champion_stats=champion,
-        challenger_stats=challenger,
-        decided_at=now,
-    )
-
-
-def stage_of(state: RolloutState) -> str:
-    return "pending" if state.step_index < 0 else state.plan.steps[state.step_index].stage
-
-
-def leaves_shadow(state: RolloutState) -> bool:
-    """Whether the step is the first after the shadow."""
-    steps, index = state.plan.steps, state.step_index
-    return index > 0 and steps[index - 1].stage == "shadow" and steps[index].stage != "shadow"
-
-
-def _elapsed_s(state: RolloutState, now: datetime) -> float:
-    return (now - state.entered_at).total_seconds()
+    decision = decision_of(state, "start", next_stage(state), reason, now)
+    return Move("enter", 0, entered(Evidence(), state.plan.steps[0]), decision)
 
 
 def _is_new(decision: RolloutDecision, recorded: Sequence[RolloutDecision]) -> bool:
@@ -148,4 +127,4 @@ def _is_new(decision: RolloutDecision, recorded: Sequence[RolloutDecision]) -> b
 
 
 def _kind(reason: str) -> str:
-    return re.sub(r"\d[\d.]*(e-\d+)?", "#", reason)
+    return re.sub(r"[-+]?\d[\d.]*(e-\d+)?", "#", reason)

@@ -24,13 +24,17 @@ class Endpoint(Record):
 
 
 class ModelRoute(Record):
-    """One model's split. `share` is mirrored traffic for shadow, the challenger's live traffic for ab and canary."""
+    """One model's split. `share` is mirrored traffic for shadow, the challenger's live traffic for ab and canary.
+
+    `sticky`: who names a user stays with one version.
+    """
 
     model: str
     champion: str
     challenger: str | None = None
     stage: Stage = "full"
     share: float = Field(default=0.0, ge=0, le=1)
+    sticky: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -70,13 +74,14 @@ def routing_of(
     replicas: Iterable[Replica],
     champions: Mapping[str, str],
     running: Iterable[RolloutState],
-    draining: frozenset[tuple[str, str]] = frozenset(),
+    kept: frozenset[tuple[str, str]] = frozenset(),
     parked: frozenset[str] = frozenset(),
 ) -> Routing:
     """The routing that follows from the ledger: wanted replicas, the champion of each model, the running rollouts.
 
-    A model has a route once its champion has a replica. A challenger takes part from its first step on. `draining` are
-    versions that no route names any more but that still have requests in flight: their endpoints stay. `parked` are
+    A model has a route once its champion has a replica. A challenger takes part from its first step on. `kept` are
+    versions that no route names any more but whose endpoints stay: some have requests in flight, others are champions
+    that may be wanted back at once. `parked` are
     models whose challenger gets nothing new until it has answered the copies that it was sent as a shadow.
     """
     ports = {(replica.model, replica.version): replica.port for replica in replicas}
@@ -96,13 +101,20 @@ def routing_of(
             routes.append(ModelRoute(model=model, champion=champion, challenger=challenger, stage="shadow", share=0))
         else:
             routes.append(
-                ModelRoute(model=model, champion=champion, challenger=challenger, stage=step.stage, share=step.share)
+                ModelRoute(
+                    model=model,
+                    champion=champion,
+                    challenger=challenger,
+                    stage=step.stage,
+                    share=step.share,
+                    sticky=step.stage != "shadow" and step.is_sticky,
+                )
             )
     routed = {(route.model, version) for route in routes for version in (route.champion, route.challenger)}
     endpoints = tuple(
         Endpoint(model=model, version=version, port=port)
         for (model, version), port in ports.items()
-        if (model, version) in routed or (model, version) in draining
+        if (model, version) in routed or (model, version) in kept
     )
     return Routing(routes=tuple(routes), endpoints=endpoints).canonical()
 
@@ -134,3 +146,8 @@ def latency_source(name: str) -> tuple[str, str] | None:
     """The model and version whose latency a cluster's histogram shows: its first choice. None for foreign clusters."""
     parsed = parse_cluster_name(name.split("+")[0])
     return (parsed[0], parsed[1]) if parsed else None
+
+
+def is_split(name: str) -> bool:
+    """Whether a cluster is one of the pair that a live split sends to: what it was asked is what the split assigned."""
+    return "+" in name

@@ -12,13 +12,14 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from beam_jobs.erase import find, rewrite
-from flows.context import Context, is_gone, process_owner
+from flows.context import Context
 from flows.datasets import committed_datasets, current_datasets
 from flows.erase_plan import Plan
 from flows.history import delete_indexes
 from lake.errors import StageTakenOver, StorageError
 from lake.layout import DATASETS, dataset_prefix
 from lake.ledger.erasures import Erasure
+from lake.process_owner import is_gone, process_owner
 from lake.records import Dataset
 from lake.stage import run_stage
 from lake.tombstones import digest

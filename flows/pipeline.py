@@ -12,7 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows import tasks
-from flows.context import Context, process_owner
+from flows.context import Context
 from flows.datasets import datasets_by_id, unread_objects
 from flows.dispatch import run_training, wait_for_rollout
 from flows.monitor import check_drift
@@ -21,6 +21,7 @@ from flows.reaper import beating, run_owner
 from flows.watch import reconcile_model
 from lake.errors import CheckFailed, GateRejected, StageTakenOver, TidemillError
 from lake.ledger.versions import Version
+from lake.process_owner import process_owner
 from lake.records import Bento, Dataset, DriftVerdict, Drop, ExportedModel
 from lake.stage import sweep as sweep_stages
 

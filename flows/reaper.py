@@ -16,7 +16,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
-from flows.context import Context, is_gone, process_owner
+from flows.context import Context
+from lake.process_owner import is_gone, process_owner
 
 log = logging.getLogger("tidemill.reaper")
 

@@ -14,9 +14,9 @@ from prefect.flow_engine import run_flow
 from prefect.flows import Flow
 from prefect.states import Pending
 
-from flows.context import process_owner
 from flows.reaper import OWNER_TAG
 from lake.errors import TidemillError
+from lake.process_owner import process_owner
 
 log = logging.getLogger("tidemill.serve")
 MAX_THREADS = 256  # most of them wait, for a training or a rollout

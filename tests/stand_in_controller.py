@@ -6,6 +6,7 @@ import sys
 
 from bentos.controller import run
 from bentos.replicas import Replicas
+from bentos.targets.local import LocalTarget
 from lake.settings import load_settings
 
 
@@ -14,5 +15,4 @@ def upstream_command(tag: str, port: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    settings = load_settings()
-    run(settings, Replicas(settings, upstream_command))
+    run(load_settings(), lambda settings: LocalTarget(settings, Replicas(settings, upstream_command)))

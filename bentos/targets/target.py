@@ -9,6 +9,7 @@ from typing import Protocol
 from bentos.counters import Snapshot
 from bentos.health import Probe
 from bentos.routing import Routing
+from lake.errors import TidemillError
 from lake.ledger.rollouts import Replica
 
 Key = tuple[str, str]  # model, version
@@ -20,6 +21,10 @@ class Sighting:
 
     identity: str | None
     probe: Probe
+
+
+class LeaseLost(TidemillError):
+    """Somebody else acts by now: whoever meets this stops acting."""
 
 
 class Target(Protocol):

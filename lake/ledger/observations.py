@@ -16,16 +16,11 @@ class RolloutObservations:
 
     def add(self, rollout_id: str, seen: Observations) -> int:
         """Enter values; returns the number of the entry. The controller reads every entry once, in this order."""
+        entry = rollout_observations.insert().values(
+            rollout_id=rollout_id, step_index=seen.step_index, metric=seen.metric, record=seen.model_dump(mode="json")
+        )
         with self._engine.begin() as connection:
-            entered = connection.execute(
-                rollout_observations.insert().values(
-                    rollout_id=rollout_id,
-                    step_index=seen.step_index,
-                    metric=seen.metric,
-                    record=seen.model_dump(mode="json"),
-                )
-            )
-            return int(entered.inserted_primary_key[0])
+            return int(connection.execute(entry.returning(rollout_observations.c.id)).scalar_one())
 
     def after(self, rollout_id: str, number: int, limit: int = 1000) -> list[tuple[int, Observations]]:
         """Entries with a number above `number`, oldest first."""
@@ -58,9 +53,7 @@ class RolloutLooks:
     def of(self, rollout_id: str) -> list[RolloutLook]:
         """All looks of a rollout, oldest first."""
         query = (
-            select(rollout_looks.c.record)
-            .where(rollout_looks.c.rollout_id == rollout_id)
-            .order_by(rollout_looks.c.id)
+            select(rollout_looks.c.record).where(rollout_looks.c.rollout_id == rollout_id).order_by(rollout_looks.c.id)
         )
         with self._engine.connect() as connection:
             return [RolloutLook.model_validate(record) for record in connection.scalars(query)]

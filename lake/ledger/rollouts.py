@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from lake.ledger.tables import replicas, rollout_decisions, rollouts, versions
 from lake.ledger.taints import blocking
 from lake.recipe import Rollout as RolloutPlan
+from lake.recipe import RolloutStep
 from lake.records import RolloutDecision
 
 
@@ -50,6 +51,7 @@ class RolloutState(BaseModel):
     entered_at: datetime
     ended_at: datetime | None = None
     retain_until: datetime | None = None
+    cool_until: datetime | None = None
 
     @property
     def step(self) -> RolloutStep | None:
@@ -61,7 +63,8 @@ class Observations(BaseModel):
     """Values that were seen of one metric in one step, in the order of their requests.
 
     `paired`: challenger minus champion in [-1, 1], one for each request that both answered. Or values of each version
-    on requests of its own.
+    on requests of its own. `ids` tell what they were seen on (hashes of requests or users, paired or champion's first),
+    so that who enters them enters none twice, however often it is started anew.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +74,7 @@ class Observations(BaseModel):
     paired: tuple[float, ...] = ()
     champion: tuple[float, ...] = ()
     challenger: tuple[float, ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 class RolloutUnderWayError(ValueError):
@@ -81,18 +85,34 @@ class RolloutUnderWayError(ValueError):
         self.running = running
 
 
+class CoolingDownError(ValueError):
+    """A challenger of the model was rolled back a moment ago. `left_s` is how long the next one should wait."""
+
+    def __init__(self, last: RolloutState, left_s: float) -> None:
+        super().__init__(f"{last.rollout_id} was rolled back; the model cools down for another {left_s:.0f} s")
+        self.left_s = left_s
+
+
 class Rollouts:
     def __init__(self, engine: Engine, replica_port_first: int) -> None:
         self._engine = engine
         self._port_first = replica_port_first
 
     def offer(
-        self, *, model: str, challenger: str, plan: RolloutPlan, tag: str, environment: dict[str, str]
+        self,
+        *,
+        model: str,
+        challenger: str,
+        plan: RolloutPlan,
+        tag: str,
+        environment: dict[str, str],
+        cooled: bool = False,
     ) -> RolloutState:
         """Begin a rollout against the present champion, with its replica and the version's state, in one transaction.
 
         The one that is under way for this very challenger is returned as it is. Raises RolloutUnderWayError when another
-        challenger is, ValueError when the version is the champion or unknown, or has seen what was erased since.
+        challenger is, CoolingDownError after a rollback unless `cooled`, ValueError when the version is the champion or
+        unknown, or has seen what was erased since.
         """
         with self._engine.begin() as connection:
             state = connection.scalar(
@@ -109,7 +129,7 @@ class Rollouts:
             champion = connection.scalar(
                 select(versions.c.version).where(versions.c.model == model, versions.c.state == "champion")
             )
-            started = self._start(connection, model, challenger, champion, plan)
+            started = self._start(connection, model, challenger, champion, plan, cooled)
             if started.step_index < 0:
                 self._want(connection, model, challenger, tag, environment)
             connection.execute(
@@ -135,10 +155,10 @@ class Rollouts:
         rollout_id: str,
         expected: int,
         step_index: int,
-        baseline: dict[str, Any] | None,
+        evidence: dict[str, Any] | None,
         decision: RolloutDecision | None = None,
     ) -> bool:
-        """Compare-and-set of the step; also used to restart a step's counters (`expected == step_index`).
+        """Compare-and-set of the step, with the evidence that it begins with.
 
         The decision that led to it is recorded with it, or not at all.
         """
@@ -150,36 +170,121 @@ class Rollouts:
                     rollouts.c.step_index == expected,
                     rollouts.c.state == "running",
                 )
-                .values(step_index=step_index, baseline=baseline, entered_at=datetime.now(UTC))
+                .values(
+                    step_index=step_index,
+                    evidence=evidence,
+                    revision=rollouts.c.revision + 1,
+                    entered_at=datetime.now(UTC),
+                )
             )
             if result.rowcount == 1 and decision is not None:
                 _record(connection, decision)
             return result.rowcount == 1
 
-    def finish(self, rollout_id: str, state: str, decision: RolloutDecision | None = None) -> bool:
-        """Compare-and-set from running to `promoted` or `rolled_back`, with what follows from it, in one transaction.
+    def weigh(self, state: RolloutState, evidence: dict[str, Any], decision: RolloutDecision | None = None) -> bool:
+        """Keep the evidence of `state`'s step, and a decision to hold if it is worth telling.
 
-        Promoted: the challenger is the champion, and the one before is retired. Rolled back: a challenger that has
-        served before is retired again, another one is `rolled_back`, with the decision's reason as message.
+        Compare-and-set of the revision: nothing is counted twice, should two processes have counted it.
         """
-        if state not in ("promoted", "rolled_back"):
-            raise ValueError(f"state={state!r}, expected promoted or rolled_back")
         with self._engine.begin() as connection:
             result = connection.execute(
                 update(rollouts)
-                .where(rollouts.c.rollout_id == rollout_id, rollouts.c.state == "running")
-                .values(state=state)
+                .where(
+                    rollouts.c.rollout_id == state.rollout_id,
+                    rollouts.c.step_index == state.step_index,
+                    rollouts.c.revision == state.revision,
+                    rollouts.c.state == "running",
+                )
+                .values(evidence=evidence, revision=state.revision + 1)
+            )
+            if result.rowcount == 1 and decision is not None:
+                _record(connection, decision)
+            return result.rowcount == 1
+
+    def approve(self, rollout_id: str, step_index: int) -> bool:
+        """Let a rollout go beyond a step that pauses for approval. False when it is not within that step any more."""
+        with self._engine.begin() as connection:
+            result = connection.execute(
+                update(rollouts)
+                .where(
+                    rollouts.c.rollout_id == rollout_id,
+                    rollouts.c.step_index == step_index,
+                    rollouts.c.state == "running",
+                )
+                .values(approved_step=step_index)
+            )
+            return result.rowcount == 1
+
+    def finish(
+        self, rollout_id: str, state: str, decision: RolloutDecision | None = None, cool_down: bool = True
+    ) -> bool:
+        """Compare-and-set from running to `promoted`, `rolled_back` or `ended`, with what follows, in one transaction.
+
+        Promoted: the challenger is the champion, and the one before is retired; its replica is kept for a while.
+        Rolled back: a challenger that has served before is retired again, another one is `rolled_back`, with the
+        decision's reason as message; unless `cool_down` is False, the model cools down. Ended: an experiment is over.
+        """
+        if state not in ("promoted", "rolled_back", "ended"):
+            raise ValueError(f"state={state!r}, expected promoted, rolled_back or ended")
+        now = datetime.now(UTC)
+        with self._engine.begin() as connection:
+            this = rollouts.c.rollout_id == rollout_id
+            result = connection.execute(
+                update(rollouts).where(this, rollouts.c.state == "running").values(state=state, ended_at=now)
             )
             if result.rowcount != 1:
                 return False
-            row = connection.execute(select(rollouts).where(rollouts.c.rollout_id == rollout_id)).one()
+            row = connection.execute(select(rollouts).where(this)).one()
+            plan = RolloutPlan.model_validate(row.plan)
             if decision is not None:
                 _record(connection, decision)
             if state == "promoted":
                 _crown(connection, row.model, row.challenger)
-            else:
+                retain_until = now + timedelta(seconds=plan.retain_champion_s) if row.champion else None
+                connection.execute(update(rollouts).where(this).values(retain_until=retain_until))
+            elif state == "rolled_back":
                 _send_back(connection, row.model, row.challenger, decision.reason if decision else None)
+                if cool_down:
+                    cool_until = now + timedelta(seconds=plan.cool_down_s)
+                    connection.execute(update(rollouts).where(this).values(cool_until=cool_until))
             return True
+
+    def undo(self, promoted: RolloutState, decision: RolloutDecision) -> bool:
+        """Give the traffic back to the champion that a promoted rollout has replaced, in one transaction.
+
+        False, and nothing is done, when its replica is not kept any more, or the challenger is not the champion now.
+        """
+        model, before = promoted.model, promoted.champion
+        crowned = (versions.c.model == model) & (versions.c.state == "champion")
+        kept = select(replicas.c.port).where(replicas.c.model == model, replicas.c.version == before)
+        with self._engine.begin() as connection:
+            if connection.scalar(select(versions.c.version).where(crowned)) != promoted.challenger:
+                return False
+            retired = connection.scalar(
+                select(versions.c.state).where(versions.c.model == model, versions.c.version == before)
+            )
+            if before is None or retired != "retired" or connection.scalar(kept) is None:
+                return False
+            undone = connection.execute(
+                update(rollouts)
+                .where(rollouts.c.rollout_id == promoted.rollout_id, rollouts.c.state == "promoted")
+                .values(state="undone", retain_until=None)
+            )
+            if undone.rowcount != 1:
+                return False
+            _record(connection, decision)
+            _crown(connection, model, before)
+            connection.execute(
+                update(versions)
+                .where(versions.c.model == model, versions.c.version == promoted.challenger)
+                .values(state="rolled_back", message=decision.reason)
+            )
+            return True
+
+    def retained(self, now: datetime) -> dict[tuple[str, str], RolloutState]:
+        """Champions that were replaced a moment ago and whose replicas stay, with the rollouts that replaced them."""
+        kept = self._select((rollouts.c.state == "promoted") & (rollouts.c.retain_until > now))
+        return {(state.model, state.champion): state for state in kept if state.champion is not None}
 
     def record(self, decision: RolloutDecision) -> bool:
         """Enter a decision that changes nothing by itself. False, and nothing is done, when the rollout has ended."""
@@ -230,7 +335,13 @@ class Rollouts:
             return [RolloutState.model_validate(dict(row._mapping)) for row in rows]
 
     def _start(
-        self, connection: Connection, model: str, challenger: str, champion: str | None, plan: RolloutPlan
+        self,
+        connection: Connection,
+        model: str,
+        challenger: str,
+        champion: str | None,
+        plan: RolloutPlan,
+        cooled: bool,
     ) -> RolloutState:
         running = connection.execute(
             select(rollouts).where(rollouts.c.model == model, rollouts.c.state == "running")
@@ -240,6 +351,8 @@ class Rollouts:
             if state.challenger != challenger:
                 raise RolloutUnderWayError(state)
             return state
+        if not cooled:
+            _require_cool(connection, model)
         earlier = connection.execute(
             select(rollouts.c.rollout_id).where(rollouts.c.model == model, rollouts.c.challenger == challenger)
         ).all()
@@ -252,7 +365,6 @@ class Rollouts:
             "plan": plan.model_dump(mode="json"),
             "step_index": -1,
             "state": "running",
-            "baseline": None,
             "started_at": now,
             "entered_at": now,
         }
@@ -271,6 +383,19 @@ class Rollouts:
         else:
             connection.execute(update(replicas).where(this).values(tag=tag, environment=environment))
         return Replica(model=model, version=version, tag=tag, port=port, environment=environment)
+
+
+def _require_cool(connection: Connection, model: str) -> None:
+    last = connection.execute(
+        select(rollouts).where(rollouts.c.model == model).order_by(rollouts.c.started_at.desc()).limit(1)
+    ).first()
+    if last is None or last.cool_until is None:
+        return
+    state = RolloutState.model_validate(dict(last._mapping))
+    # A clock that was set back must not make it longer than the plan has it.
+    left_s = min((last.cool_until - datetime.now(UTC)).total_seconds(), state.plan.cool_down_s)
+    if left_s > 0:
+        raise CoolingDownError(state, left_s)
 
 
 def _record(connection: Connection, decision: RolloutDecision) -> None:

@@ -173,6 +173,7 @@ rollouts = Table(
     Column("entered_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime, nullable=True),
     Column("retain_until", UtcDateTime, nullable=True),  # the champion before stays as it is until then
+    Column("cool_until", UtcDateTime, nullable=True),  # rolled back: no other challenger begins before that
     Index("ix_rollouts_state", "state"),
 )
 

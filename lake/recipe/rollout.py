@@ -32,7 +32,9 @@ class RolloutStep(Section):
         if self.min_duration_s > self.max_duration_s:
             raise ValueError(f"min_duration_s ({self.min_duration_s:g}) of at most max_duration_s")
         if self.stage != "shadow" and self.share >= 1:
-            raise ValueError("a share below 1: without a champion's concurrent answers there is nothing to compare with")
+            raise ValueError(
+                "a share below 1: without a champion's concurrent answers there is nothing to compare with"
+            )
         return self
 
     @property
@@ -119,11 +121,11 @@ class Rollout(Section):
     on_inconclusive: Literal["roll_back", "hold"] = Field(
         default="roll_back", description="what a step does that has no verdict by its max_duration_s"
     )
-    cool_down_s: float = Field(
-        default=300, ge=0, description="after a rollback no other challenger begins for so long"
-    )
+    cool_down_s: float = Field(default=300, ge=0, description="after a rollback no other challenger begins for so long")
     retain_champion_s: float = Field(
-        default=600, ge=0, description="the last champion's replica stays so long, for an instant 'tidemill rollout undo'"
+        default=600,
+        ge=0,
+        description="the last champion's replica stays so long, for an instant 'tidemill rollout undo'",
     )
 
     @model_validator(mode="after")
@@ -137,19 +139,22 @@ class Rollout(Section):
             raise ValueError("canary shares that grow")
         names = [check.metric for check in self.checks]
         if len(names) != len(set(names)):
-            raise ValueError(f"one check a metric, twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
+            raise ValueError(
+                f"one check a metric, twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}"
+            )
         return self
 
     def checks_of(self, stage: Stage) -> Sequence[RolloutCheck]:
         """The checks that can be compared in a stage."""
         return [check for check in self.checks if stage in check.of.stages]
 
-    def budget_of(self, check: RolloutCheck) -> float:
-        """The part of the error budget that a check may spend in the whole rollout: equal parts (Bonferroni).
+    @property
+    def check_budget(self) -> float:
+        """The part of the error budget that one check may spend in the whole rollout: equal parts (Bonferroni).
 
         A check that only warns has the same: a warning at ten times the rate of verdicts would be read by nobody.
         """
-        return self.error_budget / max(1, sum(other.severity == "fail" for other in self.checks))
+        return self.error_budget / max(1, sum(check.severity == "fail" for check in self.checks))
 
     def without_log(self) -> Rollout:
         """The same for a model whose prediction log is off: checks that nothing would ever tell are left out."""

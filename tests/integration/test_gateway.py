@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -19,9 +20,9 @@ import pytest
 
 from bentos import gateway
 from bentos.envoy_bootstrap import MAX_REQUEST_BYTES
-from bentos.envoy_stats import Snapshot, read_stats, window
+from bentos.counters import Block, Snapshot, block, stats_of
+from bentos.envoy_stats import read_stats
 from bentos.routing import Endpoint, ModelRoute, Routing
-from lake.records import ClusterStats
 from lake.settings import Settings, load_settings
 from tests.ports import free_ports
 from tests.servers import envoy, upstream, wait_until
@@ -92,7 +93,7 @@ def to_champion() -> ModelRoute:
 
 def split(stage: str, share: float) -> ModelRoute:
     return ModelRoute.model_validate(
-        {"model": MODEL, "champion": "v1", "challenger": "v2", "stage": stage, "share": share}
+        {"model": MODEL, "champion": "v1", "challenger": "v2", "stage": stage, "share": share, "sticky": stage == "ab"}
     )
 
 
@@ -232,17 +233,21 @@ def test_counters_tell_versions_apart(world: World) -> None:
     world.route(split("canary", 0.5))
     before = read_stats(world.settings)
     outcomes = world.load(400)
-    wait_until("latencies are told", lambda: all(found.latency_mean_ms > 0 for found in _windows(world, before)))
-    champion, challenger = _windows(world, before)
-    assert (champion.n_requests, champion.n_errors) == (outcomes["v1"], 0)
-    assert (challenger.n_requests, challenger.n_errors) == (outcomes["v2"], 0)
-    assert champion.latency_mean_ms > 0
-    assert champion.latency_p95_ms >= champion.latency_mean_ms / 2
+    wait_until("latencies are told", lambda: all(found.latency_sum_ms > 0 for found in _blocks(world, before)))
+    champion, challenger = _blocks(world, before)
+    assert (champion.n_requests, champion.n_errors, champion.n_assigned) == (outcomes["v1"], 0, outcomes["v1"])
+    assert (challenger.n_requests, challenger.n_errors, challenger.n_assigned) == (outcomes["v2"], 0, outcomes["v2"])
+    told = stats_of(champion)
+    assert told.latency_mean_ms > 0
+    assert told.latency_p95_ms >= told.latency_mean_ms / 2
+    # Bounds a tenth apart: a version that is a quarter slower shows.
+    bounds = [bound for bound, _ in read_stats(world.settings).of(MODEL, "v1").latency_buckets]
+    assert max(after / before for before, after in pairwise(bounds)) < 1.11
 
 
-def _windows(world: World, before: Snapshot) -> tuple[ClusterStats, ClusterStats]:
+def _blocks(world: World, before: Snapshot) -> tuple[Block, Block]:
     after = read_stats(world.settings)
-    found = [window(before, after, MODEL, version) for version in ("v1", "v2")]
+    found = [block(before, after, MODEL, version) for version in ("v1", "v2")]
     assert found[0] is not None
     assert found[1] is not None
     return found[0], found[1]
@@ -257,8 +262,8 @@ def test_a_failing_challenger_shows_in_its_own_counters(world: World, folder: Pa
         before = read_stats(world.settings)
         assert world.load(100) == {"v1": 100}
 
-        def counted() -> ClusterStats | None:
-            return window(before, read_stats(world.settings), MODEL, "v3")
+        def counted() -> Block | None:
+            return block(before, read_stats(world.settings), MODEL, "v3")
 
         wait_until("all copies are answered", lambda: (found := counted()) is not None and found.n_requests == 100)
         found = counted()
@@ -280,7 +285,7 @@ def test_the_death_of_the_challenger_fails_no_request(world: World, folder: Path
         os.kill(challenger.pid, signal.SIGKILL)
         challenger.wait()
         assert world.load(1_000) == {"v1": 1_000}
-        assert window(before, read_stats(world.settings), MODEL, "v4").n_errors > 0  # type: ignore[union-attr]
+        assert block(before, read_stats(world.settings), MODEL, "v4").n_errors > 0  # type: ignore[union-attr]
         world.route(to_champion())
 
 
@@ -351,7 +356,7 @@ def test_a_restarted_gateway_serves_the_same_routes(tmp_path: Path, world: World
         again = World(settings, world.endpoints, world.client)
         assert gateway.applied_version(settings) == version
         assert again.ask({"model": MODEL}).json()["tag"] == "v1"
-        assert window(before, read_stats(settings), MODEL, "v1") is None
+        assert block(before, read_stats(settings), MODEL, "v1") is None
 
 
 def test_a_gateway_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column('rollouts', sa.Column('approved_step', sa.Integer(), server_default='-1', nullable=False))
     op.add_column('rollouts', sa.Column('ended_at', sa.DateTime(timezone=True), nullable=True))
     op.add_column('rollouts', sa.Column('retain_until', sa.DateTime(timezone=True), nullable=True))
+    op.add_column('rollouts', sa.Column('cool_until', sa.DateTime(timezone=True), nullable=True))
     _rewrite_plans()
     op.create_table('rollout_looks',
     sa.Column('id', sa.Integer(), autoincrement=True, nullable=False),

@@ -73,7 +73,7 @@ def test_no_request_is_cut_off_by_time_or_sent_twice(routing: Routing) -> None:
 
 def split(stage: str) -> Routing:
     route = ModelRoute.model_validate(
-        {"model": "docs", "champion": "v1", "challenger": "v2", "stage": stage, "share": 0.25}
+        {"model": "docs", "champion": "v1", "challenger": "v2", "stage": stage, "share": 0.25, "sticky": stage == "ab"}
     )
     endpoints = tuple(Endpoint(model="docs", version=f"v{n}", port=3100 + n) for n in (1, 2))
     return Routing(routes=(route,), endpoints=endpoints)

@@ -18,32 +18,32 @@ from bentos.health import (
 from tests.ports import free_ports
 
 
-def seen(health: Health, probes: list[Probe], pid: int | None = 7, from_s: float = 0.0) -> tuple[Health, float]:
+def seen(health: Health, probes: list[Probe], identity: str | None = "7", from_s: float = 0.0) -> tuple[Health, float]:
     """After one look a second."""
     now_s = from_s
     for each in probes:
         now_s += 1
-        health = health.seen(each, pid, now_s)
+        health = health.seen(each, identity, now_s)
     return health, now_s
 
 
 def test_a_replica_may_take_its_time_to_start() -> None:
     health, now_s = seen(Health(since_s=0), ["refused"] * 20 + ["slow"] * 20)
     assert health.verdict(now_s)[0] == "starting"
-    assert health.seen("ready", 7, now_s).verdict(now_s)[0] == "ready"
+    assert health.seen("ready", "7", now_s).verdict(now_s)[0] == "ready"
     assert health.verdict(READY_TIMEOUT_S + 1)[0] == "gone"
 
 
 def test_a_process_that_keeps_dying_is_not_waited_for() -> None:
     health = Health(since_s=0)
     for pid in range(MAX_DEATHS_BEFORE_READY):
-        health = health.seen("refused", pid, 1)
+        health = health.seen("refused", str(pid), 1)
     assert health.verdict(1)[0] == "starting"
-    assert health.seen("refused", MAX_DEATHS_BEFORE_READY, 2).verdict(2)[0] == "gone"
+    assert health.seen("refused", str(MAX_DEATHS_BEFORE_READY), 2).verdict(2)[0] == "gone"
 
 
 def test_a_process_that_dies_before_it_is_met_is_not_waited_for() -> None:
-    health, now_s = seen(Health(since_s=0), ["refused"] * (MAX_DEATHS_BEFORE_READY - 1), pid=None)
+    health, now_s = seen(Health(since_s=0), ["refused"] * (MAX_DEATHS_BEFORE_READY - 1), identity=None)
     assert health.verdict(now_s)[0] == "starting"
     assert health.seen("refused", None, now_s).verdict(now_s)[0] == "gone"
 
@@ -63,7 +63,7 @@ def test_refusals_in_a_row_are_death_single_ones_are_not() -> None:
 
 def test_another_process_means_that_the_first_died() -> None:
     health, now_s = seen(Health(since_s=0), ["ready"])
-    assert health.seen("ready", 8, now_s).verdict(now_s) == ("gone", "its process died")
+    assert health.seen("ready", "8", now_s).verdict(now_s) == ("gone", "its process died")
 
 
 class _Answers(BaseHTTPRequestHandler):

@@ -17,9 +17,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Pending, Running, Scheduled, State
 
 from flows import reaper
-from flows.context import Context, is_gone, process_owner
+from flows.context import Context
 from flows.reaper import OWNER_TAG, Pulse, Reaper, beating, run_owner
 from lake.ledger import Ledger
+from lake.process_owner import is_gone, process_owner
 from lake.records import ObjectRef
 from lake.settings import Settings
 

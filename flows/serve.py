@@ -11,14 +11,18 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from bentos.controller import open_target
+from bentos.watchdog import Watchdog
 from flows.complaints import Complaints
-from flows.context import Context, process_owner
+from flows.context import Context
 from flows.handover import Handover
 from flows.reaper import Reaper, beating
+from flows.rollout_quality import RolloutQuality
 from flows.running import FlowThreads
 from flows.sqs import listen
 from flows.watch import Watcher
 from lake.errors import TidemillError
+from lake.process_owner import process_owner
 
 log = logging.getLogger("tidemill.serve")
 EVENTS_EVERY_S = 1.0
@@ -26,7 +30,10 @@ HAND_OVER_EVERY_S = 5.0
 
 
 class Server:
-    """Two loops, so that neither waits for the other: one watches, one hands over. Flows run in threads of their own."""
+    """Three loops, so that none waits for another: one watches, one hands over, one gathers evidence of rollouts.
+
+    Flows run in threads of their own.
+    """
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -37,6 +44,7 @@ class Server:
         reaper = Reaper(context)
         threads = FlowThreads(reaper.own_runs, self._news.set)
         self._handover = Handover(context, threads, reaper, self._complaints)
+        self._quality = RolloutQuality(context, self._complaints)
 
     def run(self) -> None:
         """Take up what earlier processes left, then watch and hand over until told to stop.
@@ -46,9 +54,13 @@ class Server:
         """
         with beating(self.context):
             threading.Thread(target=self._watch, name="watch", daemon=True).start()
+            gather = self._quality.run
+            threading.Thread(target=gather, args=(self.stopping,), name="rollout evidence", daemon=True).start()
             if self.context.settings.sqs_queue_url:
                 arguments = (self.context, self.stopping, self.wake)
                 threading.Thread(target=listen, args=arguments, name="sqs", daemon=True).start()
+            watchdog = Watchdog(self.context.ledger, lambda: open_target(self.context.settings))
+            threading.Thread(target=watchdog.run, args=(self.stopping,), name="watchdog", daemon=True).start()
             while not self.stopping.is_set():
                 started = time.monotonic()
                 self._complaints.attempt("handing over", self._handover.tick)

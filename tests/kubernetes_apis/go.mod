@@ -1,0 +1,3 @@
+module tidemill/tests/kubernetes_apis
+
+go 1.26.0

@@ -72,6 +72,7 @@ class Entries:
                     ids=tuple(value.id for value in entered),
                 ),
             )
+            self.refresh()
         return len(entered)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from checks.log_rows import rows_of
 from lake.bucket import Bucket
@@ -42,8 +42,7 @@ class LogReader:
         self._read = {ref.key for ref in listed}.intersection(self._read).union(ref.key for ref in chosen)
         is_all = len(chosen) == len(new)
         if is_all and listed:  # what comes later than that is not looked for
-            newest = max(ref.last_modified for ref in listed)
-            self._from = max(self._from, newest - LATEST)
+            self._from = max(self._from, max(map(_written_at, listed)) - LATEST)
         return rows, is_all
 
     def _rows(self, ref: ObjectRef) -> Iterator[PredictionLog]:
@@ -51,3 +50,12 @@ class LogReader:
             yield from rows_of(self._bucket.get(ref.key))
         except ValueError as error:
             log.warning("%s left out of the rollout's evidence: %s", ref.key, error)
+
+
+def _written_at(ref: ObjectRef) -> datetime:
+    """By its name, or by the store if that is earlier: a name may tell anything."""
+    try:
+        named = datetime.strptime("/".join(ref.key.split("/")[-2:])[:20], "dt=%Y-%m-%d/%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC) + LATEST
+    return min(named, ref.last_modified)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from checks.answer_log import LogReader
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import StorageError
-from lake.records import PredictionLog
+from lake.records import ObjectRef, PredictionLog
 from tests.predictions import START, prediction, write_log
 
 
@@ -50,6 +51,39 @@ def test_requests_from_before_are_left_out(bucket: Bucket) -> None:
     write_log(bucket, [prediction(-90_000)])
     write_log(bucket, [prediction(-5), prediction(5)])  # of one object
     assert numbers(LogReader(bucket, "docs", START).read(10)[0]) == [5]
+
+
+def test_what_was_written_long_ago_is_not_listed_again(bucket: Bucket, address: BucketAddress) -> None:
+    """Within the hour that a replica may be late, it is."""
+    opened = Bucket(address)
+    asked: list[str] = []
+    pages = opened.pages
+
+    def noting(prefix: str, start_after: str = "") -> Iterator[Sequence[ObjectRef]]:
+        asked.append(start_after)
+        return pages(prefix, start_after)
+
+    opened.pages = noting  # type: ignore[method-assign]
+    at = datetime(2026, 1, 5, 12, tzinfo=UTC)
+    reader = LogReader(opened, "docs", at)
+    write_log(bucket, [prediction(1, at=at + timedelta(hours=5))])
+    bucket.put("logs/docs/dt=2026-01-05/whatever.parquet", b"")
+    reader.read(10)
+    write_log(bucket, [prediction(2, at=at + timedelta(hours=7))])
+    reader.read(10)
+    write_log(bucket, [prediction(3, at=at + timedelta(hours=6, minutes=5))])
+    assert numbers(reader.read(10)[0]) == [3]
+    assert asked[0] == "logs/docs/dt=2026-01-05/115900"
+    assert asked[2] > "logs/docs/dt=2026-01-05/180000"
+
+
+def test_a_name_of_the_far_future_hides_nothing(bucket: Bucket) -> None:
+    now = datetime.now(UTC)
+    reader = LogReader(bucket, "docs", now - timedelta(days=1))
+    bucket.put("logs/docs/dt=9999-01-01/000000-replica-a-000001.parquet", b"of a clock that went wrong")
+    reader.read(10)
+    write_log(bucket, [prediction(1, at=now)])
+    assert numbers(reader.read(10)[0]) == [1]
 
 
 def test_a_day_s_end_is_no_end(bucket: Bucket) -> None:

@@ -17,7 +17,8 @@ from rich.tree import Tree
 from flows import cli_erase, cli_prepare
 from flows.cli_data import data_commands
 from flows.cli_ledger import ledger_commands
-from flows.cli_models import ModelArgument, models_commands, rollout_commands
+from flows.cli_models import ModelArgument, models_commands
+from flows.cli_rollout import rollout_commands
 from lake.errors import TidemillError
 from lake.settings import Settings, load_settings
 
@@ -293,6 +294,7 @@ def _told(what: str, state: str) -> None:
 
 def _where_to_look(settings: Settings) -> None:
     out.print(f"Prefect UI   {settings.prefect_ui_url}", highlight=False)
+    out.print(f"rollouts     {settings.status_url}", highlight=False)
     out.print(f"endpoint     {settings.gateway_url}/v1   (key: {settings.home}/secrets.json, api_key)", highlight=False)
     out.print(f"bucket       s3://{settings.bucket} at {settings.s3_url}", highlight=False)
     if settings.webhook_port:

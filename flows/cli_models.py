@@ -1,4 +1,4 @@
-"""`tidemill models` and `tidemill rollout`: the versions of each model, and how they came to the traffic."""
+"""`tidemill models`: the versions of each model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.tree import Tree
 
 from lake.errors import TidemillError
 from lake.settings import load_settings
 
 models_commands = typer.Typer(help="List the models and their versions, or add a recipe.", invoke_without_command=True)
-rollout_commands = typer.Typer(help="Show rollouts, offer a version again, or roll back.", invoke_without_command=True)
 out = Console()
 
 ModelArgument = Annotated[str, typer.Argument(help="name of the model, as in its recipe")]
@@ -69,55 +67,3 @@ def add_model(recipe: Annotated[Path, typer.Argument(help="a recipe in YAML; see
     parsed = parse_recipe(recipe.read_text(), str(recipe))
     context.bucket.put(recipe_key(parsed.name), recipe.read_bytes(), "application/yaml")
     out.print(f"{parsed.name} is registered; drop data into s3://{context.bucket.name}/{inbox_prefix(parsed.name)}")
-
-
-@rollout_commands.callback()
-def rollout(
-    context: typer.Context,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="only this model")] = None,
-) -> None:
-    """Show every rollout with its decisions and their evidence."""
-    if context.invoked_subcommand is not None:
-        return
-    from flows.context import Context
-
-    here = Context(load_settings())
-    for name in [model] if model else here.models():
-        for state in here.ledger.rollouts.of_model(name):
-            against = f"against {state.champion}" if state.champion else "with no champion before"
-            tree = Tree(f"[bold]{state.rollout_id}[/]: {state.challenger} {against}: [bold]{state.state}[/]")
-            for decision in here.ledger.rollouts.decisions(state.rollout_id):
-                tree.add(
-                    f"{decision.decided_at:%H:%M:%S} [bold]{decision.action}[/] {decision.from_stage} → "
-                    f"{decision.to_stage}: {decision.reason}"
-                )
-            out.print(tree)
-
-
-@rollout_commands.command("start")
-def start_rollout(
-    model: ModelArgument,
-    version: Annotated[str, typer.Argument(help="a packaged version, e.g. v2")],
-    inject_error_rate: Annotated[
-        float, typer.Option(min=0, max=1, help="for drills: share of the challenger's answers that fail")
-    ] = 0.0,
-) -> None:
-    """Offer a packaged version to the traffic again, by the recipe's plan."""
-    from flows.prefect_api import start_run
-
-    settings = load_settings()
-    parameters = {"model": model, "version": version, "inject_error_rate": inject_error_rate}
-    out.print(start_run(settings, "roll-out/roll-out", parameters))
-
-
-@rollout_commands.command("back")
-def roll_back(
-    model: ModelArgument,
-    reason: Annotated[str, typer.Option(help="kept with the decision")] = "an operator asked for it",
-) -> None:
-    """Roll back the challenger that is under way: the champion gets all traffic at the controller's next tick."""
-    from bentos.controller import request_rollback
-    from flows.context import Context
-
-    request_rollback(Context(load_settings()).ledger, model, reason)
-    out.print(f"{model}: rolling back; 'tidemill rollout' shows it")

@@ -16,6 +16,7 @@ from prefect.deployments import run_deployment
 
 from flows.context import Context
 from flows.reaper import Reaper, crash
+from flows.rollout_report import keep_rollout_report
 from lake.errors import GateRejected, TidemillError
 from lake.ledger.drops import backoff
 from lake.ledger.versions import Version
@@ -65,18 +66,34 @@ def run_training(context: Context, version: Version) -> ExportedModel:
 
 
 def wait_for_rollout(context: Context, rollout_id: str) -> str:
-    """Follow a rollout to its end, logging every decision. Returns the outcome in words."""
+    """Follow a rollout to its end, logging every decision and keeping its report. Returns the outcome in words."""
     told = 0
     while True:
-        for decision in context.ledger.rollouts.decisions(rollout_id)[told:]:
+        # The state first: the decision that has ended it is then among those that are read after it.
+        state = context.ledger.rollouts.get(rollout_id)
+        decisions = context.ledger.rollouts.decisions(rollout_id)
+        for decision in decisions[told:]:
             get_run_logger().info(
                 "%s: %s → %s: %s", decision.action, decision.from_stage, decision.to_stage, decision.reason
             )
-            told += 1
-        state = context.ledger.rollouts.get(rollout_id)
+        if state is not None and len(decisions) > told:
+            _keep_report(context, rollout_id)
+        told = len(decisions)
         if state is None or state.state != "running":
             return f"rollout {rollout_id}: {state.state if state else 'unknown'}"
         time.sleep(POLL_S)
+
+
+def _keep_report(context: Context, rollout_id: str) -> None:
+    """A picture that cannot be drawn or stored is no reason to follow the rollout no longer."""
+    try:
+        prefix = keep_rollout_report(context, rollout_id)
+    except Exception as error:
+        get_run_logger().warning(
+            "no report of %s now: %s; 'tidemill rollout report %s' writes it again", rollout_id, error, rollout_id
+        )
+    else:
+        get_run_logger().info("report: s3://%s/%sreport.md", context.bucket.name, prefix)
 
 
 def read_progress(context: Context, model: str, version: str) -> dict[str, float] | None:

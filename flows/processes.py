@@ -36,7 +36,10 @@ class Process:
 
 
 def services(settings: Settings) -> list[Process]:
-    """What the others and the stores need: object storage unless it is elsewhere, Prefect, the gateway, the webhook."""
+    """What the others and the stores need: object storage unless it is elsewhere, Prefect, the gateway, the webhook.
+
+    And the status page, which needs the ledger alone.
+    """
     storage = Process(
         name="storage",
         command=(
@@ -74,6 +77,7 @@ def services(settings: Settings) -> list[Process]:
         *([storage] if settings.embedded_s3 else []),
         prefect,
         gateway,
+        _status(settings),
         *([_webhook(settings)] if settings.webhook_port else []),
     ]
 
@@ -145,6 +149,16 @@ def _webhook(settings: Settings) -> Process:
         port_setting="TIDEMILL_WEBHOOK_PORT",
         health_path="/healthz",
         host=settings.webhook_host,
+    )
+
+
+def _status(settings: Settings) -> Process:
+    return Process(
+        name="status",
+        command=(sys.executable, "-m", "flows.status_server"),
+        port=settings.status_port,
+        port_setting="TIDEMILL_STATUS_PORT",
+        health_path="/healthz",
     )
 
 

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     gateway_port: int = Field(default=8080, ge=1, le=65535)
     gateway_admin_port: int = Field(default=9901, ge=1, le=65535)
+    status_port: int = Field(default=8090, ge=1, le=65535, description="of the page that shows rollouts and alarms")
     replica_port_first: int = Field(default=3100, ge=1, le=65000)
     poll_interval_s: float = Field(default=1.0, gt=0)
     settle_s: float = Field(
@@ -78,6 +79,10 @@ class Settings(BaseSettings):
     @property
     def prefect_ui_url(self) -> str:
         return f"http://127.0.0.1:{self.prefect_port}"
+
+    @property
+    def status_url(self) -> str:
+        return f"http://127.0.0.1:{self.status_port}"
 
     @property
     def gateway_url(self) -> str:

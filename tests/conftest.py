@@ -76,7 +76,7 @@ def settings(store_url: str, database_url: str | None, tmp_path: Path, monkeypat
     """An installation of this test's own: home, bucket name and ports. Nothing of the caller's `TIDEMILL_*` leaks in."""
     for name in [name for name in os.environ if name.startswith("TIDEMILL_")]:
         monkeypatch.delenv(name)
-    prefect_port, gateway_port, gateway_admin_port = free_ports(3)
+    prefect_port, gateway_port, gateway_admin_port, status_port = free_ports(4)
     return load_settings(
         home=tmp_path / "home",
         bucket=f"test-{uuid.uuid4().hex[:12]}",
@@ -88,6 +88,7 @@ def settings(store_url: str, database_url: str | None, tmp_path: Path, monkeypat
         prefect_port=prefect_port,
         gateway_port=gateway_port,
         gateway_admin_port=gateway_admin_port,
+        status_port=status_port,
         replica_port_first=free_port_block(4),
         poll_interval_s=0.2,
         settle_s=0.0,

@@ -15,7 +15,7 @@ from flows.processes import MARK
 from tests.ports import free_port_block, free_ports
 
 TIDEMILL = str(Path(sys.executable).parent / "tidemill")
-PORTS = ("S3_PORT", "PREFECT_PORT", "GATEWAY_PORT", "GATEWAY_ADMIN_PORT")
+PORTS = ("S3_PORT", "PREFECT_PORT", "GATEWAY_PORT", "GATEWAY_ADMIN_PORT", "STATUS_PORT")
 
 
 def environment(home: Path) -> dict[str, str]:

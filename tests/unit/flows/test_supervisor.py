@@ -24,7 +24,7 @@ def test_a_port_in_use_names_its_holder_and_the_setting_that_moves_it(tmp_path):
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        others = dict(zip(("s3_port", "gateway_port", "gateway_admin_port"), free_ports(3), strict=True))
+        others = dict(zip(("s3_port", "gateway_port", "gateway_admin_port", "status_port"), free_ports(4), strict=True))
         with pytest.raises(TidemillError) as caught:
             supervisor._require_free_ports(load_settings(home=tmp_path, prefect_port=port, **others))
     assert str(os.getpid()) in caught.value.got
@@ -41,7 +41,7 @@ def test_an_external_store_is_not_started(tmp_path):
     names = [
         process.name for process in processes.services(load_settings(home=tmp_path, s3_endpoint_url="http://s3.test"))
     ]
-    assert names == ["prefect", "gateway"]
+    assert names == ["prefect", "gateway", "status"]
 
 
 def test_the_webhook_runs_where_a_port_is_set_for_it(tmp_path):
@@ -54,6 +54,15 @@ def test_the_webhook_runs_where_a_port_is_set_for_it(tmp_path):
     assert everywhere.url == "http://127.0.0.1:9500"  # where its health is asked
 
 
+def test_the_status_page_is_where_its_port_says(tmp_path):
+    status = next(p for p in processes.services(load_settings(home=tmp_path, status_port=9600)) if p.name == "status")
+    assert (status.url, status.health_path, status.port_setting) == (
+        "http://127.0.0.1:9600",
+        "/healthz",
+        "TIDEMILL_STATUS_PORT",
+    )
+
+
 def test_the_webhook_answers_before_the_store_is_asked(tmp_path, monkeypatch):
     done = []
     for name in ("_prepare_home", "_require_free_ports", "_end_strays", "_start_arbiter"):
@@ -63,13 +72,13 @@ def test_the_webhook_answers_before_the_store_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "_open_store", lambda *_: done.append("the store is open"))
     monkeypatch.setattr(supervisor, "deploy", lambda _: "")
     supervisor.up(load_settings(home=tmp_path, webhook_port=9500), lambda *_: None)
-    assert done == ["storage", "webhook", "the store is open", "prefect", "gateway"]
+    assert done == ["storage", "webhook", "the store is open", "prefect", "gateway", "status"]
 
 
 def test_everything_listens_on_loopback(home):
     for process in processes.services(home):
         assert process.url is None or process.url.startswith("http://127.0.0.1:")
-    storage, prefect, _ = processes.services(home)
+    storage, prefect, *_ = processes.services(home)
     for process in (storage, prefect):
         assert process.command[process.command.index("--host") + 1] == "127.0.0.1"
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import Self
 
+import numpy as np
+from scipy.special import betaln
+
+from bentos.sequential.e_values import Floats, Numbers
 from lake.records import Record
 
 # The alternatives: half of them gather around a share that lies so many standard deviations of one request,
@@ -38,24 +42,20 @@ class SplitTest(Record):
         if min(n_champion, n_challenger) < 0:
             raise ValueError(f"{n_champion} and {n_challenger} more requests, expected 0 or more")
         n_a, n_b = self.n_champion + n_champion, self.n_challenger + n_challenger
-        peak = max(self.peak_log_e, log_e(n_a, n_b, self.share))
+        peak = max(self.peak_log_e, float(log_e(n_a, n_b, self.share)))
         return self.model_copy(update={"n_champion": n_a, "n_challenger": n_b, "peak_log_e": peak})
 
 
-def log_e(n_champion: int, n_challenger: int, share: float) -> float:
-    """Log of the mixture's likelihood over the planned one's."""
-    shift = SHIFT * math.sqrt(share * (1 - share))
-    mixed = [_log_mixture(n_champion, n_challenger, middle) for middle in (share - shift, share + shift)]
-    top = max(mixed)
-    halves = top + math.log(sum(math.exp(each - top) for each in mixed) / 2)
-    return halves - n_champion * math.log1p(-share) - n_challenger * math.log(share)
+def log_e(n_champion: Numbers, n_challenger: Numbers, share: Numbers) -> Floats:
+    """Log of the mixture's likelihood over the planned one's. Element-wise."""
+    shift = SHIFT * np.sqrt(share * (1 - share))
+    halves = [_log_mixture(n_champion, n_challenger, middle) for middle in (share - shift, share + shift)]
+    mixed: Floats = np.logaddexp(*halves) - math.log(2)
+    return mixed - n_champion * np.log1p(-share) - n_challenger * np.log(share)
 
 
-def _log_mixture(n_champion: int, n_challenger: int, middle: float) -> float:
-    middle = min(max(middle, 1 / CONCENTRATION), 1 - 1 / CONCENTRATION)
-    a, b = CONCENTRATION * (1 - middle), CONCENTRATION * middle
-    return _log_beta(a + n_champion, b + n_challenger) - _log_beta(a, b)
-
-
-def _log_beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+def _log_mixture(n_champion: Numbers, n_challenger: Numbers, middle: Numbers) -> Floats:
+    inside = np.clip(middle, 1 / CONCENTRATION, 1 - 1 / CONCENTRATION)
+    a, b = CONCENTRATION * (1 - inside), CONCENTRATION * inside
+    mixed: Floats = betaln(a + n_champion, b + n_challenger) - betaln(a, b)
+    return mixed

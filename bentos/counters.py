@@ -14,6 +14,10 @@ _CLOCK_SLACK_S = 3.0
 Buckets = tuple[tuple[float, int], ...]
 
 
+# Stands for the bound of the last bucket, which is infinite: JSON has no such number.
+BEYOND_MS = 1e12
+
+
 class Counters(Record):
     """One version's counters since the gateway or its process started, live and mirrored traffic together.
 
@@ -128,9 +132,9 @@ def quantile(share: float, buckets: Iterable[tuple[float, int]]) -> float:
     rank, low, below = share * sum(count for _, count in counted), 0.0, 0
     for bound, count in counted:
         if count and below + count >= rank:
-            return low if bound == float("inf") else low + (bound - low) * (rank - below) / count
+            return low if bound == BEYOND_MS else low + (bound - low) * (rank - below) / count
         low, below = bound, below + count
-    return low if low != float("inf") else 0.0
+    return low
 
 
 def added(one: Block, other: Block) -> Block:
@@ -159,8 +163,8 @@ def _between(first: Buckets, last: Buckets, n_first: int, n_last: int) -> Bucket
     if n_last < n_first:
         return ()
     earlier, below, told = dict(first), 0, []
-    for bound, cumulative in (*last, (float("inf"), n_last)):
-        so_far = cumulative - (n_first if bound == float("inf") else earlier.get(bound, 0))
+    for bound, cumulative in (*last, (BEYOND_MS, n_last)):
+        so_far = cumulative - (n_first if bound == BEYOND_MS else earlier.get(bound, 0))
         if so_far > below:
             told.append((bound, so_far - below))
             below = so_far

@@ -116,7 +116,8 @@ def taken_in(
         if step.stage in check.of.stages:
             test = _after_block(test, check, ours, theirs)
         test = _after_observations(test, check, [entry for _, entry in seen])
-        tests[check.metric] = test.model_dump(mode="json")
+        if step.stage in check.of.stages or test.n_challenger:
+            tests[check.metric] = test.model_dump(mode="json")
     priced = evidence.model_copy(
         update={
             "champion_unpriced": added(evidence.champion_unpriced, ours),

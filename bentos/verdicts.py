@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from bentos.evidence import Evidence
@@ -64,8 +65,8 @@ def _result(check: RolloutCheck, test: SequentialTest, alpha: float) -> CheckRes
         champion=test.champion,
         challenger=test.challenger,
         effect=test.effect,
-        lower=bounds[0] if bounds else None,
-        upper=bounds[1] if bounds else None,
+        lower=_finite(bounds[0]) if bounds else None,
+        upper=_finite(bounds[1]) if bounds else None,
         margin=check.allowed,
         alpha=alpha,
         p_value=test.p_worse(),
@@ -96,7 +97,13 @@ def _in_words(
         return f"{told}; were it no worse than that, chance would do this with p = {test.p_worse():.1g}, at any look"
     if bounds is None:
         return told
-    return f"{told}; between {amount(check, bounds[0])} and {amount(check, bounds[1])}"
+    upper = f"between {amount(check, bounds[0])} and {amount(check, bounds[1])}"
+    return f"{told}; {upper if math.isfinite(bounds[1]) else f'at least {amount(check, bounds[0])}'}"
+
+
+def _finite(bound: float) -> float | None:
+    """JSON has no infinity; there it is no bound."""
+    return bound if math.isfinite(bound) else None
 
 
 def amount(check: RolloutCheck, effect: float) -> str:

@@ -268,7 +268,7 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
 @task(task_run_name="roll out {bento.tag}", cache_policy=NO_CACHE)
 def roll_out(context: Context, bento: Bento, inject_error_rate: float = 0.0) -> str:
     """Hand the bento to the rollout controller. Returns the rollout's id."""
-    from bentos.controller import begin_rollout
+    from bentos.orders import begin_rollout
 
     recipe = context.recipe(bento.model)
     started = begin_rollout(
@@ -277,7 +277,7 @@ def roll_out(context: Context, bento: Bento, inject_error_rate: float = 0.0) -> 
         model=bento.model,
         version=bento.version,
         tag=bento.tag,
-        plan=recipe.rollout,
+        plan=recipe.rollout if recipe.monitoring.log_share > 0 else recipe.rollout.without_log(),
         inject_error_rate=inject_error_rate,
     )
     get_run_logger().info("rollout %s started at %s", started.rollout_id, datetime.now(UTC).isoformat())

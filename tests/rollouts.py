@@ -80,5 +80,5 @@ def _counters(n_answered: int, n_errors: int, latency_ms: float) -> Counters:
         n_assigned=n,
         n_latencies=n,
         latency_sum_ms=latency_ms * n,
-        latency_buckets=((latency_ms / 2, 0), (latency_ms, n)),
+        latency_buckets=tuple((latency_ms * 1.1 ** (step - 5), n * (step + 1) // 10) for step in range(10)),
     )

@@ -286,15 +286,6 @@ class Rollouts:
         kept = self._select((rollouts.c.state == "promoted") & (rollouts.c.retain_until > now))
         return {(state.model, state.champion): state for state in kept if state.champion is not None}
 
-    def record(self, decision: RolloutDecision) -> bool:
-        """Enter a decision that changes nothing by itself. False, and nothing is done, when the rollout has ended."""
-        with self._engine.begin() as connection:
-            state = connection.scalar(select(rollouts.c.state).where(rollouts.c.rollout_id == decision.rollout_id))
-            if state != "running":
-                return False
-            _record(connection, decision)
-            return True
-
     def decisions(self, rollout_id: str) -> list[RolloutDecision]:
         """All recorded decisions of a rollout, oldest first."""
         with self._engine.connect() as connection:

@@ -19,7 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from bentos.controller import begin_rollout, request_rollback
+from bentos.moves import evidence_of
+from bentos.orders import begin_rollout, request_rollback
 from bentos.replicas import IDENTITY
 from lake.errors import TidemillError
 from lake.ledger import Ledger
@@ -27,6 +28,7 @@ from lake.ledger.rollouts import RolloutState
 from lake.recipe import Rollout, RolloutStep
 from lake.settings import Settings, load_settings
 from tests.ports import free_port_block, free_ports
+from tests.rollouts import LOOSE_CHECKS
 from tests.servers import envoy, process, wait_until
 
 pytestmark = pytest.mark.integration
@@ -37,10 +39,15 @@ PLAN = Rollout(
         RolloutStep(stage="ab", share=0.5, min_requests=10, max_duration_s=60),
         RolloutStep(stage="canary", share=0.75, min_requests=10, max_duration_s=60),
     ),
-    max_latency_ratio=50.0,  # of servers that answer in 5 ms, on a machine that does other things too
+    checks=LOOSE_CHECKS,
+    cool_down_s=0,
+    retain_champion_s=0,
 )
 # Never decides by itself: for what happens in the middle of a step.
-ENDLESS = Rollout(steps=(RolloutStep(stage="canary", share=0.5, min_requests=1_000_000, max_duration_s=3600),))
+ENDLESS = PLAN.model_copy(
+    update={"steps": (RolloutStep(stage="canary", share=0.5, min_requests=1_000_000, max_duration_s=3600),)}
+)
+AT_ONCE = PLAN.model_copy(update={"steps": ()})
 
 
 @dataclass
@@ -152,6 +159,11 @@ class World:
                 thread.join()
 
 
+def counts(state: RolloutState) -> bool:
+    """Whether the routes of its step are confirmed, and its requests counted."""
+    return evidence_of(state).snapshot is not None
+
+
 def request(settings: Settings, body: dict[str, object]) -> dict[str, Any]:
     """A chat completion's arguments for httpx."""
     return {
@@ -229,8 +241,8 @@ def test_a_challenger_walks_the_plan_under_traffic_though_the_controller_is_kill
 
 def test_clients_do_not_queue_behind_the_copies_that_a_shadow_still_answers(world: World) -> None:
     world.first("copies")
-    rollout = world.offer("copies", Rollout(steps=(PLAN.steps[0], ENDLESS.steps[0])))
-    wait_until("it is in the shadow", lambda: world.state(rollout).baseline is not None)
+    rollout = world.offer("copies", PLAN.model_copy(update={"steps": (PLAN.steps[0], ENDLESS.steps[0])}))
+    wait_until("it is in the shadow", lambda: counts(world.state(rollout)))
     ports = {each.version: each.port for each in world.ledger.rollouts.wanted_replicas() if each.model == "copies"}
     with httpx.stream("POST", **request(world.settings, {"model": "copies", "stream": True}), timeout=20) as answer:
         lines = answer.iter_lines()
@@ -240,7 +252,7 @@ def test_clients_do_not_queue_behind_the_copies_that_a_shadow_still_answers(worl
             answered = outcomes["v1"]
             wait_until("clients are answered meanwhile", lambda: outcomes["v1"] > answered + 50)
             assert set(outcomes) == {"v1"}
-            assert world.state(rollout).baseline is None
+            assert not counts(world.state(rollout))
             httpx.post(f"http://127.0.0.1:{ports['v2']}/release")
             wait_until("v2 answers clients", lambda: outcomes["v2"] > 20)
         httpx.post(f"http://127.0.0.1:{ports['v1']}/release")
@@ -251,7 +263,7 @@ def test_clients_do_not_queue_behind_the_copies_that_a_shadow_still_answers(worl
 def test_a_failing_challenger_is_rolled_back_and_a_retired_version_is_retired_again(world: World) -> None:
     world.first("drill")
     with world.traffic("drill") as outcomes:
-        at_once = world.offer("drill", Rollout(steps=()))
+        at_once = world.offer("drill", AT_ONCE)
         wait_until("v2 is promoted", lambda: world.state(at_once).state == "promoted")
         # v1 may still be draining: it has to be started anew, with the faults, before it takes part.
         drill = world.offer_again("drill", "v1", PLAN, error_rate=0.6)

@@ -7,24 +7,30 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from bentos.controller import INJECT_VARIABLE, Controller, begin_rollout, longest_s, request_rollback
+from bentos.controller import Controller
 from bentos.health import Health
+from bentos.orders import INJECT_VARIABLE, approve, begin_rollout, longest_s, request_rollback, undo
 from bentos.replicas import Replicas
+from bentos.targets.local import LocalTarget
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollouts import CoolingDownError, RolloutState
 from lake.ledger.tables import rollouts
 from lake.recipe import Rollout, RolloutStep
 from lake.settings import Settings
 
 MODEL = "docs"
-PLAN = Rollout(steps=(RolloutStep(stage="canary", share=0.5, min_requests=10, max_duration_s=60),))
+PLAN = Rollout(
+    steps=(RolloutStep(stage="canary", share=0.5, min_requests=10, max_duration_s=60),),
+    cool_down_s=2,
+    retain_champion_s=60,
+)
 
 
 @pytest.fixture
 def controller(settings: Settings, ledger: Ledger) -> Controller:
     """Beside no supervisor and no gateway: only what it does to the ledger is looked at."""
-    return Controller(settings, ledger, Replicas(settings))
+    return Controller(ledger, LocalTarget(settings, Replicas(settings)))
 
 
 @pytest.fixture
@@ -64,12 +70,12 @@ def actions(ledger: Ledger, rollout: RolloutState) -> list[str]:
 
 def make_ready(controller: Controller, version: str) -> None:
     now_s = time.monotonic()
-    controller._health[MODEL, version] = Health(since_s=now_s).seen("ready", 1, now_s)
+    controller._health[MODEL, version] = Health(since_s=now_s).seen("ready", "1", now_s)
 
 
 def make_dead(controller: Controller, version: str) -> None:
     make_ready(controller, version)
-    controller._health[MODEL, version] = controller._health[MODEL, version].seen("ready", 2, time.monotonic())
+    controller._health[MODEL, version] = controller._health[MODEL, version].seen("ready", "2", time.monotonic())
 
 
 def test_a_rollout_begins_with_its_replica_against_the_champion(
@@ -209,5 +215,64 @@ def test_trouble_with_neighbours_is_told_once_and_the_ledger_stays(
     for _ in range(3):
         controller.tick()
     told = [record.getMessage().split(":")[0] for record in caplog.records if record.levelname == "ERROR"]
-    assert sorted(told) == ["gateway", "supervisor"]
+    assert sorted(told) == ["gateway", "replicas"]
+    assert sorted(alarm.subject for alarm in ledger.alarms.open()) == ["gateway", "replicas"]
     assert ledger.rollouts.running() == [rollout]
+
+
+def test_after_a_rollback_the_next_challenger_waits(settings: Settings, ledger: Ledger, champion: str) -> None:
+    rollout = begin(settings, ledger, "v2")
+    ledger.rollouts.finish(rollout.rollout_id, "rolled_back")
+    with pytest.raises(CoolingDownError):
+        ledger.rollouts.offer(model=MODEL, challenger="v3", plan=PLAN, tag="docs:v3", environment={})
+    assert begin(settings, ledger, "v3").challenger == "v3"
+
+
+def promote(settings: Settings, ledger: Ledger) -> RolloutState:
+    """v2 replaces v1, whose replica runs."""
+    ledger.rollouts.want_replica(model=MODEL, version="v1", tag="docs:v1", environment={})
+    rollout = begin(settings, ledger, "v2")
+    ledger.rollouts.finish(rollout.rollout_id, "promoted")
+    return rollout
+
+
+def test_an_undo_gives_the_traffic_back_at_once(settings: Settings, ledger: Ledger, champion: str) -> None:
+    rollout = promote(settings, ledger)
+    later = begin(settings, ledger, "v3")
+    assert undo(ledger, MODEL, "it is rude").rollout_id == rollout.rollout_id
+    assert (version_state(ledger, "v1"), version_state(ledger, "v2")) == ("champion", "rolled_back")
+    ended = ledger.rollouts.get(later.rollout_id)
+    assert ended is not None
+    assert ended.state == "rolled_back"
+    with pytest.raises(TidemillError, match="a champion that came by a rollout"):
+        undo(ledger, MODEL, "again")
+
+
+def test_an_undo_starts_a_champion_that_is_kept_no_longer(
+    settings: Settings, ledger: Ledger, controller: Controller, champion: str
+) -> None:
+    promote(settings, ledger)
+    ledger.rollouts.drop_replica(MODEL, "v1")
+    undo(ledger, MODEL, "it is rude")
+    assert version_state(ledger, "v2") == "champion"  # until v1 can answer
+    (again,) = ledger.rollouts.running()
+    make_ready(controller, "v1")
+    controller._advance(again, None)
+    assert (version_state(ledger, "v1"), version_state(ledger, "v2")) == ("champion", "retired")
+
+
+def test_there_is_nothing_to_undo_before_the_first_rollout(ledger: Ledger) -> None:
+    with pytest.raises(TidemillError, match="no rollout at all"):
+        undo(ledger, MODEL, "why not")
+
+
+def test_only_a_step_that_pauses_is_approved(settings: Settings, ledger: Ledger, champion: str) -> None:
+    step = RolloutStep(stage="canary", share=0.5, pause="approval")
+    rollout = begin_rollout(settings, ledger, model=MODEL, version="v2", tag="docs:v2", plan=Rollout(steps=(step,)))
+    with pytest.raises(TidemillError, match="pauses for approval"):
+        approve(ledger, MODEL)
+    ledger.rollouts.enter_step(rollout.rollout_id, -1, 0, None)
+    assert approve(ledger, MODEL).rollout_id == rollout.rollout_id
+    found = ledger.rollouts.get(rollout.rollout_id)
+    assert found is not None
+    assert found.approved_step == 0

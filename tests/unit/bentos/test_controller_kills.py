@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 from bentos import controller as controlling
-from bentos.controller import Controller, begin_rollout
-from bentos.envoy_stats import Counters, Snapshot, VersionCounters
+from bentos.controller import Controller
+from bentos.counters import Counters, Snapshot, VersionCounters
+from bentos.orders import begin_rollout
 from bentos.routing import Routing
+from bentos.targets.target import Key, Sighting
 from lake.ledger import Ledger
 from lake.ledger.rollouts import Replica, RolloutState
-from lake.recipe import Rollout, RolloutStep
+from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.settings import Settings
 
 MODEL = "docs"
@@ -29,7 +31,10 @@ PLAN = Rollout(
     steps=(
         RolloutStep(stage="shadow", share=1.0, min_requests=5),
         RolloutStep(stage="canary", share=0.5, min_requests=5),
-    )
+    ),
+    checks=(RolloutCheck(metric="error_rate"),),
+    cool_down_s=0,
+    retain_champion_s=0,
 )
 KILL_SHARE = 0.2
 N_SEEDS = 8
@@ -67,29 +72,27 @@ class Plant:
             self.kills += 1
             raise KilledError
 
-    def reconcile(
-        self, wanted: Sequence[Replica], routed: Collection[tuple[str, str]] | None
-    ) -> dict[tuple[str, str], int | None]:
+    def reconcile(self, wanted: Sequence[Replica], routed: Collection[tuple[str, str]] | None) -> dict[Key, Sighting]:
         keys = {(replica.model, replica.version) for replica in wanted}
         serving = {(endpoint.model, endpoint.version) for endpoint in self.routing.endpoints}
         for key in [] if routed is None else list(self.pids.keys() - keys - set(routed)):
             assert key not in serving, f"{key} was ended while the gateway still sends to it"
             del self.pids[key]
-        current: dict[tuple[str, str], int | None] = {key: self.pids[key] for key in keys if key in self.pids}
+        current: dict[Key, Sighting] = {key: Sighting(str(self.pids[key]), "ready") for key in keys if key in self.pids}
         for key in keys - self.pids.keys():
             self.pids[key] = self.draw.randrange(1_000_000)
         return current
 
-    def apply(self, _: Settings, routing: Routing) -> str:
+    def apply(self, routing: Routing, token: int) -> str:
         for endpoint in routing.endpoints:
             assert (endpoint.model, endpoint.version) in self.pids, f"{endpoint} is routed to and does not run"
         self.routing, self.version = routing, str(self.draw.random())
         return self.version
 
-    def applied_version(self, _: Settings) -> str:
+    def applied_version(self) -> str:
         return self.version
 
-    def read_stats(self, _: Settings) -> Snapshot:
+    def observe(self) -> Snapshot:
         versions = tuple(
             VersionCounters(model=MODEL, version=version, counters=self.counters(version)) for version in ("v1", "v2")
         )
@@ -98,7 +101,10 @@ class Plant:
     def counters(self, version: str) -> Counters:
         n_errors, n_answered = self.counted[version, "error"], self.counted[version, "answer"]
         n = n_errors + n_answered
-        return Counters(n_answered=n_answered, n_errors=n_errors, n_latencies=n, latency_sum_ms=50.0 * n)
+        return Counters(n_answered=n_answered, n_errors=n_errors, n_assigned=n, n_latencies=n, latency_sum_ms=50.0 * n)
+
+    def last_words(self, model: str, version: str) -> str | None:
+        return f"{model} {version} says nothing"
 
     def traffic(self) -> None:
         """A second of it. Whoever has a champion is answered by a process that runs."""
@@ -111,14 +117,14 @@ class Plant:
         assert champion is None or self.routing.routes or champion.version == "v1"  # crowned, and routed in a moment
 
 
-def live_until_done(plant: Plant, settings: Settings, ledger: Ledger, rollout: RolloutState) -> None:
+def live_until_done(plant: Plant, ledger: Ledger, rollout: RolloutState) -> None:
     """Ticks of as many lives as it takes, until the rollout has ended and nothing is left to be tidied up."""
-    life = Controller(settings, ledger, plant)  # type: ignore[arg-type]
+    life = Controller(ledger, plant)
     for _ in range(200):
         try:
             life.tick()
         except KilledError:
-            life = Controller(settings, ledger, plant)  # type: ignore[arg-type]
+            life = Controller(ledger, plant)
         plant.traffic()
         ended = ledger.rollouts.get(rollout.rollout_id)
         assert ended is not None
@@ -134,25 +140,22 @@ def test_a_rollout_survives_being_killed_anywhere(
 ) -> None:
     ledger.engine.dispose()  # its file is copied for each seed
     monkeypatch.setattr(controlling, "DRAIN_MIN_S", -1.0)
-    monkeypatch.setattr(controlling, "probe", lambda port: "ready")
     n_kills = 0
     for seed in range(N_SEEDS):
         copy = shutil.copy(settings.home / "ledger.db", settings.home / f"ledger-{seed}.db")
         here = settings.model_copy(update={"database_url": f"sqlite:///{copy}"})
         fresh = Ledger(here)
         plant = Plant(seed, fresh, broken)
-        for act in ("apply", "applied_version"):
-            monkeypatch.setattr(controlling.gateway, act, plant.deadly(getattr(plant, act)))
-        monkeypatch.setattr(controlling, "read_stats", plant.deadly(plant.read_stats))
-        monkeypatch.setattr(plant, "reconcile", plant.deadly(plant.reconcile))
+        for act in ("apply", "applied_version", "observe", "reconcile"):
+            monkeypatch.setattr(plant, act, plant.deadly(getattr(plant, act)))
         for version in ("v1", "v2"):
             fresh.versions.allocate(model=MODEL, training_key=version, reason="drop", dataset_ids=("d",), parent=None)
         first = begin(here, fresh, "v1")
-        for act in ("enter_step", "finish", "record", "drop_replica"):
+        for act in ("enter_step", "finish", "weigh", "drop_replica"):
             monkeypatch.setattr(fresh.rollouts, act, plant.deadly(getattr(fresh.rollouts, act)))
-        live_until_done(plant, here, fresh, first)
+        live_until_done(plant, fresh, first)
         second = begin(here, fresh, "v2")
-        live_until_done(plant, here, fresh, second)
+        live_until_done(plant, fresh, second)
         told = [each for each in fresh.rollouts.decisions(second.rollout_id) if each.action != "hold"]
         expected = ["start", "promote", "promote"] if broken is None else ["start", "roll_back"]
         assert [each.action for each in told] == expected, f"seed {seed}"

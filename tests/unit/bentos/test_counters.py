@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bentos.counters import Block, Counters, Snapshot, VersionCounters, added, block, quantile, stats_of
+from bentos.counters import BEYOND_MS, Block, Counters, Snapshot, VersionCounters, added, block, quantile, stats_of
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,7 +39,7 @@ def test_a_block_is_the_difference() -> None:
         n_requests=20,
         n_errors=5,
         n_assigned=9,
-        latencies=((20.0, 20), (float("inf"), 2)),
+        latencies=((20.0, 20), (BEYOND_MS, 2)),
         latency_sum_ms=300.0,
         cpu_s=1.5,
     )

@@ -7,46 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bentos.envoy_stats import Counters, Snapshot, VersionCounters
+from bentos.counters import Snapshot
 from bentos.health import Verdict
 from bentos.moves import Move, leaves_shadow, next_move
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollouts import Observations, RolloutState
 from lake.recipe import Rollout, RolloutStep
 from lake.records import RolloutDecision
-from tests.rollouts import BEGIN, rollout_state
+from tests.rollouts import BEGIN, LOOSE_CHECKS, begun, rollout_state, snapshot
 
 PLAN = Rollout(
     steps=(
         RolloutStep(stage="shadow", share=1.0, min_requests=10, max_duration_s=600),
         RolloutStep(stage="canary", share=0.5, min_requests=10, max_duration_s=600),
     ),
+    checks=LOOSE_CHECKS[:1],
 )
 READY: tuple[Verdict, str] = ("ready", "it is ready")
 GONE: tuple[Verdict, str] = ("gone", "its process died")
 STARTING: tuple[Verdict, str] = ("starting", "soon")
+SPOKEN = Observations(metric="refusal_rate", step_index=0, paired=(0.0,))
 
 
-def snapshot(at_s: float, **asked: tuple[int, int]) -> Snapshot:
-    """Counters at a time; by version: answers and errors, 50 ms each."""
-    return Snapshot(
-        taken_at=BEGIN + timedelta(seconds=at_s),
-        uptime_s=1_000 + int(at_s),
-        versions=tuple(
-            VersionCounters(
-                model="docs",
-                version=version,
-                counters=Counters(
-                    n_answered=n, n_errors=errors, n_latencies=n + errors, latency_sum_ms=50.0 * (n + errors)
-                ),
-            )
-            for version, (n, errors) in asked.items()
-        ),
-    )
-
-
-def in_step(step_index: int, baseline: Snapshot | None = None, **changes: Any) -> RolloutState:
-    told = (baseline or snapshot(0)).model_dump(mode="json")
-    return rollout_state(step_index, PLAN, **{"baseline": told, **changes})
+def in_step(step_index: int, before: Snapshot | None = None, **changes: Any) -> RolloutState:
+    """A rollout whose step has begun to count, from `before` on."""
+    evidence = begun(PLAN, step_index)
+    if before is not None:
+        evidence = evidence.model_copy(update={"snapshot": before})
+    return rollout_state(step_index, PLAN, **{"evidence": evidence.model_dump(mode="json"), **changes})
 
 
 def move(
@@ -55,8 +42,10 @@ def move(
     stats: Snapshot | None = None,
     at_s: float = 10,
     recorded: tuple[RolloutDecision, ...] = (),
+    seen: tuple[tuple[int, Observations], ...] = (),
 ) -> Move:
-    return next_move(state, health=health, now_stats=stats, recorded=recorded, now=BEGIN + timedelta(seconds=at_s))
+    now = BEGIN + timedelta(seconds=at_s)
+    return next_move(state, health=health, now_stats=stats, seen=seen, recorded=recorded, now=now)
 
 
 def test_a_starting_challenger_is_waited_for() -> None:
@@ -100,9 +89,21 @@ def test_a_step_whose_routes_are_not_confirmed_yet_is_not_judged() -> None:
     assert move(state, stats=snapshot(10, v1=(50, 0), v2=(50, 0)), at_s=10_000) == Move("wait")
 
 
-def test_a_restarted_gateway_begins_the_step_anew() -> None:
-    reborn = Snapshot(taken_at=BEGIN + timedelta(seconds=10), uptime_s=2, versions=())
-    assert move(in_step(1), stats=reborn) == Move("rebase", step_index=1)
+@pytest.mark.parametrize(
+    "reborn",
+    [
+        Snapshot(taken_at=BEGIN + timedelta(seconds=10), uptime_s=2, versions=()),  # the gateway was started again
+        Snapshot(taken_at=BEGIN - timedelta(hours=1), uptime_s=1_010, versions=()),  # the clock was set back
+        Snapshot(taken_at=BEGIN + timedelta(hours=9), uptime_s=1_010, versions=()),  # or on
+    ],
+)
+def test_what_cannot_be_counted_is_left_out_and_nothing_is_decided(reborn: Snapshot) -> None:
+    state = in_step(1)
+    found = move(state, stats=reborn)
+    assert (found.kind, found.decision) == ("weigh", None)
+    assert found.evidence is not None
+    assert found.evidence.snapshot == reborn
+    assert found.evidence.elapsed_s == 0.0
 
 
 def test_after_the_controllers_restart_a_replica_that_still_starts_is_waited_for() -> None:
@@ -114,7 +115,7 @@ def test_evidence_leads_on_and_is_kept() -> None:
     assert (found.kind, found.step_index) == ("enter", 1)
     assert found.decision is not None
     assert found.decision.challenger_stats.n_requests == 50
-    assert found.decision.challenger_stats.latency_mean_ms == 50.0
+    assert found.decision.challenger_stats.latency_mean_ms == pytest.approx(50.0)
 
 
 def test_the_step_after_the_shadow_is_known() -> None:
@@ -135,14 +136,28 @@ def test_what_was_counted_before_the_step_does_not_count() -> None:
     assert (found.decision.action, found.decision.challenger_stats.n_errors) == ("promote", 0)
 
 
-def test_a_hold_is_noted_when_its_reason_is_new_not_when_its_figures_are() -> None:
+def test_a_hold_is_told_when_its_reason_is_new_not_when_its_figures_are() -> None:
     first = move(in_step(0), stats=snapshot(10, v1=(50, 0), v2=(3, 0)))
-    assert first.kind == "note"
+    assert (first.kind, first.is_news) == ("weigh", True)
     assert first.decision is not None
+    assert first.evidence is not None
     recorded = (first.decision,)
-    assert move(in_step(0), stats=snapshot(11, v1=(60, 0), v2=(4, 0)), recorded=recorded) == Move("wait")
+    again = move(in_step(0), stats=snapshot(11, v1=(60, 0), v2=(4, 0)), recorded=recorded)
+    assert (again.kind, again.is_news) == ("weigh", False)
     other = move(in_step(0), stats=snapshot(12, v1=(2, 0), v2=(40, 0)), recorded=recorded)
-    assert other.kind == "note"
+    assert (other.kind, other.is_news) == ("weigh", True)
+
+
+def test_the_next_step_begins_with_the_tests_and_nothing_else() -> None:
+    found = move(in_step(0), stats=snapshot(10, v1=(50, 0), v2=(50, 0)), seen=((9, SPOKEN),))
+    assert found.kind == "enter"
+    assert found.evidence is not None
+    assert found.evidence.tests.keys() == {"error_rate"}
+    assert (found.evidence.snapshot, found.evidence.observed) == (None, 9)
+    assert found.evidence.split is not None
+    assert found.evidence.split.n_challenger == 0
+    assert found.looked is not None
+    assert found.looked.challenger.n_requests == 50
 
 
 @given(
@@ -159,14 +174,15 @@ def test_every_situation_has_a_move_that_the_ledger_can_make(
     challenger: tuple[int, int] | None,
     champion: tuple[int, int],
     at_s: float,
-    with_baseline: bool,
+    counts: bool,
 ) -> None:
-    state = in_step(step_index) if with_baseline and step_index >= 0 else rollout_state(step_index, PLAN)
+    state = in_step(step_index) if counts and step_index >= 0 else rollout_state(step_index, PLAN)
     stats = None if challenger is None else snapshot(at_s, v1=champion, v2=challenger)
     found = move(state, health, stats, at_s)
     if found.kind == "enter":
         assert found.step_index == step_index + 1
-    if found.kind in ("enter", "finish", "note"):
+        assert found.evidence is not None
+    if found.kind in ("enter", "finish"):
         assert found.decision is not None
         assert found.decision.rollout_id == state.rollout_id
     if found.kind == "finish":

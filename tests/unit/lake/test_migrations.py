@@ -88,7 +88,11 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "model": "docs",
             "challenger": "v1",
             "champion": None,
-            "plan": {"steps": []},
+            "plan": {
+                "steps": [{"stage": "canary", "share": 1.0, "min_requests": 30, "max_duration_s": 600}],
+                "max_error_rate_increase": 0.03,
+                "max_latency_ratio": 1.5,
+            },
             "step_index": 2,
             "state": "promoted",
             "baseline": None,
@@ -154,19 +158,27 @@ def test_everything_of_the_first_release_is_kept(unmigrated: Ledger) -> None:
     for row in before["drops"]:
         if row["state"] == "failed":
             row["state"] = "poison"
+    for row in before["rollouts"]:
+        del row["baseline"]  # of a step that has ended
+        row["plan"] = after["rollouts"][0]["plan"]  # rewritten: see below
     kept = {name: [{column: row[column] for column in rows[0]} for row in after[name]] for name, rows in before.items()}
     assert kept == before
     # What a later revision has added is empty: nobody knew it then.
     added = [
         row[column] for name, rows in before.items() for row in after[name] for column in row.keys() - rows[0].keys()
     ]
-    assert set(added) == {None, 0}
+    assert set(added) == {None, 0, -1, "release"}
     assert all(after[name] == [] for name in after.keys() - before.keys())
 
 
 def test_the_books_read_what_the_first_release_wrote(unmigrated: Ledger) -> None:
     as_first_released(unmigrated)
     unmigrated.migrate()
+    (rollout,) = unmigrated.rollouts.of_model("docs")
+    assert [(check.metric, check.allowed) for check in rollout.plan.checks] == [
+        ("error_rate", 0.03), ("latency_p50", 1.5),
+    ]  # fmt: skip
+    assert [step.share for step in rollout.plan.steps] == [0.99]
     states = {state.drop_id: state for state in unmigrated.drops.states("docs")}
     assert {state.state for state in states.values()} == {
         "closed", "preparing", "waiting", "training", "trained", "refused", "poison",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from sqlalchemy import update
 
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState, RolloutUnderWayError
+from lake.ledger.rollouts import CoolingDownError, RolloutState, RolloutUnderWayError
+from lake.ledger.tables import rollouts
 from lake.recipe import Rollout
 from lake.records import ClusterStats, RolloutAction, RolloutDecision
 from lake.settings import Settings
@@ -29,7 +31,7 @@ def three_versions(ledger: Ledger) -> Ledger:
 
 def offer(ledger: Ledger, challenger: str = "v2", **environment: str) -> RolloutState:
     return ledger.rollouts.offer(
-        model="docs", challenger=challenger, plan=PLAN, tag=f"docs:{challenger}", environment=environment
+        model="docs", challenger=challenger, plan=PLAN, tag=f"docs:{challenger}", environment=environment, cooled=True
     )
 
 
@@ -107,7 +109,7 @@ def test_a_step_is_entered_once(three_versions: Ledger) -> None:
     assert len(three_versions.rollouts.decisions(rollout.rollout_id)) == 1
     entered = three_versions.rollouts.get(rollout.rollout_id)
     assert entered is not None
-    assert (entered.step_index, entered.baseline) == (0, {"n": 1})
+    assert (entered.step_index, entered.evidence, entered.revision) == (0, {"n": 1}, 1)
     assert entered.entered_at >= rollout.entered_at
 
 
@@ -145,20 +147,20 @@ def test_a_version_that_has_served_before_is_retired_when_sent_back(three_versio
 
 
 def test_no_other_end_is_known(three_versions: Ledger) -> None:
-    with pytest.raises(ValueError, match="expected promoted or rolled_back"):
+    with pytest.raises(ValueError, match="expected promoted, rolled_back or ended"):
         three_versions.rollouts.finish(offer(three_versions).rollout_id, "paused")
 
 
 def test_replicas_keep_their_ports(three_versions: Ledger, settings: Settings) -> None:
-    rollouts, first = three_versions.rollouts, settings.replica_port_first
-    want = partial(rollouts.want_replica, model="docs", environment={})
+    book, first = three_versions.rollouts, settings.replica_port_first
+    want = partial(book.want_replica, model="docs", environment={})
     assert want(version="v2", tag="a").port == first
     assert want(version="v3", tag="b").port == first + 1
     assert want(version="v2", tag="c").port == first
-    assert rollouts.drop_replica("docs", "v2")
-    assert not rollouts.drop_replica("docs", "v2")
+    assert book.drop_replica("docs", "v2")
+    assert not book.drop_replica("docs", "v2")
     assert want(version="v4", tag="d").port == first
-    assert [(found.version, found.tag) for found in rollouts.wanted_replicas()] == [("v4", "d"), ("v3", "b")]
+    assert [(found.version, found.tag) for found in book.wanted_replicas()] == [("v4", "d"), ("v3", "b")]
 
 
 def test_what_serves_or_is_rolled_out_keeps_its_replica(three_versions: Ledger) -> None:
@@ -168,3 +170,108 @@ def test_what_serves_or_is_rolled_out_keeps_its_replica(three_versions: Ledger) 
     assert not three_versions.rollouts.drop_replica("docs", "v2")
     three_versions.rollouts.finish(rollout.rollout_id, "rolled_back")
     assert three_versions.rollouts.drop_replica("docs", "v2")
+
+
+def test_evidence_is_kept_once_for_each_look(three_versions: Ledger) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.enter_step(rollout.rollout_id, -1, 0, None, decision(rollout, "start"))
+    state = three_versions.rollouts.get(rollout.rollout_id)
+    assert state is not None
+    hold = decision(rollout, "hold", "too little")
+    won = concurrently([partial(three_versions.rollouts.weigh, state, {"n": n}, hold) for n in range(4)])
+    assert sum(won) == 1
+    kept = three_versions.rollouts.get(rollout.rollout_id)
+    assert kept is not None
+    assert (kept.revision, kept.step_index, kept.entered_at) == (state.revision + 1, 0, state.entered_at)
+    assert [each.action for each in three_versions.rollouts.decisions(rollout.rollout_id)] == ["start", "hold"]
+
+
+def test_evidence_of_a_step_that_is_over_is_not_kept(three_versions: Ledger) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.enter_step(rollout.rollout_id, -1, 0, None)
+    stale = three_versions.rollouts.get(rollout.rollout_id)
+    assert stale is not None
+    three_versions.rollouts.enter_step(rollout.rollout_id, 0, 1, {"new": 1})
+    assert not three_versions.rollouts.weigh(stale, {"old": 1})
+    three_versions.rollouts.finish(rollout.rollout_id, "rolled_back")
+    now = three_versions.rollouts.get(rollout.rollout_id)
+    assert now is not None
+    assert now.evidence == {"new": 1}
+    assert not three_versions.rollouts.weigh(now, {"late": 1})
+
+
+def test_a_model_cools_down_after_a_rollback(three_versions: Ledger) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.finish(rollout.rollout_id, "rolled_back", decision(rollout, "roll_back"))
+    begin = partial(three_versions.rollouts.offer, model="docs", challenger="v3", plan=PLAN, tag="t", environment={})
+    with pytest.raises(CoolingDownError, match="cools down") as told:
+        begin()
+    assert PLAN.cool_down_s - 60 < told.value.left_s <= PLAN.cool_down_s
+    assert begin(cooled=True).challenger == "v3"
+
+
+@pytest.mark.parametrize("back_s", [0, 86_400])
+def test_a_clock_that_was_set_back_makes_it_no_longer(three_versions: Ledger, back_s: int) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.finish(rollout.rollout_id, "rolled_back")
+    later = datetime.now(UTC) + timedelta(seconds=PLAN.cool_down_s + back_s)
+    with three_versions.engine.begin() as connection:
+        connection.execute(update(rollouts).values(cool_until=later))
+    with pytest.raises(CoolingDownError) as told:
+        three_versions.rollouts.offer(model="docs", challenger="v3", plan=PLAN, tag="t", environment={})
+    assert told.value.left_s <= PLAN.cool_down_s
+
+
+def test_an_operators_own_rollback_cools_nothing_down(three_versions: Ledger) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.finish(rollout.rollout_id, "rolled_back", cool_down=False)
+    three_versions.rollouts.offer(model="docs", challenger="v3", plan=PLAN, tag="t", environment={})
+
+
+def test_only_the_step_that_it_is_in_is_approved(three_versions: Ledger) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.enter_step(rollout.rollout_id, -1, 0, None)
+    assert not three_versions.rollouts.approve(rollout.rollout_id, 1)
+    assert three_versions.rollouts.approve(rollout.rollout_id, 0)
+    approved = three_versions.rollouts.get(rollout.rollout_id)
+    assert approved is not None
+    assert approved.approved_step == 0
+
+
+@pytest.fixture
+def promoted(three_versions: Ledger) -> tuple[Ledger, RolloutState]:
+    """v2 has replaced v1 a moment ago."""
+    three_versions.rollouts.want_replica(model="docs", version="v1", tag="docs:v1", environment={})
+    rollout = offer(three_versions)
+    three_versions.rollouts.finish(rollout.rollout_id, "promoted", decision(rollout, "promote"))
+    found = three_versions.rollouts.get(rollout.rollout_id)
+    assert found is not None
+    return three_versions, found
+
+
+def test_the_champion_before_is_kept_for_a_while(promoted: tuple[Ledger, RolloutState]) -> None:
+    ledger, _ = promoted
+    now = datetime.now(UTC)
+    assert ledger.rollouts.retained(now).keys() == {("docs", "v1")}
+    assert ledger.rollouts.retained(now + timedelta(seconds=PLAN.retain_champion_s + 60)) == {}
+
+
+def test_a_promotion_is_undone_once(promoted: tuple[Ledger, RolloutState]) -> None:
+    ledger, rollout = promoted
+    undo = partial(ledger.rollouts.undo, rollout, decision(rollout, "roll_back", "rude"))
+    assert sum(concurrently([undo] * 4)) == 1
+    assert (state_of(ledger, "v1"), state_of(ledger, "v2")) == ("champion", "rolled_back")
+    undone = ledger.rollouts.get(rollout.rollout_id)
+    assert undone is not None
+    assert (undone.state, undone.retain_until) == ("undone", None)
+    assert [each.reason for each in ledger.rollouts.decisions(rollout.rollout_id)][-1] == "rude"
+
+
+def test_what_is_no_longer_kept_or_no_longer_serves_is_not_undone(promoted: tuple[Ledger, RolloutState]) -> None:
+    ledger, rollout = promoted
+    assert ledger.rollouts.drop_replica("docs", "v1")
+    assert not ledger.rollouts.undo(rollout, decision(rollout, "roll_back"))
+    ledger.rollouts.want_replica(model="docs", version="v1", tag="docs:v1", environment={})
+    ledger.versions.crown("docs", "v3")
+    assert not ledger.rollouts.undo(rollout, decision(rollout, "roll_back"))
+    assert state_of(ledger, "v3") == "champion"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bentos.build_order import BuildOrder
 from bentos.serving_config import FILE_NAME, ServingConfig, read_facts
+from bentos.signature import signature_labels
 from bentos.source import copy_source, source_closure
 from lake.bucket import Bucket, BucketAddress
 from lake.errors import TidemillError
@@ -57,12 +58,19 @@ def package(
     Raises TidemillError with the last lines of the build's output when it fails, StorageError when the bucket does.
     """
     bucket = Bucket(address)
-    labels = {**labels, "model": exported.model, "variant": exported.variant, "bento_id": bento_id}
+    onnx = _fetched(bucket, exported.onnx_prefix, workdir)
+    labels = {
+        **labels,
+        **signature_labels(recipe.task, read_facts(onnx).context_length),
+        "model": exported.model,
+        "variant": exported.variant,
+        "bento_id": bento_id,
+    }
     order = BuildOrder(
         model=exported.model,
         version=exported.version,
         labels=labels,
-        onnx=str(_fetched(bucket, exported.onnx_prefix, workdir)),
+        onnx=str(onnx),
         scratch=str(workdir),
         source=str(workdir / "source"),
         packages=tuple(f"{name}=={installed_version(name)}" for name in REQUIREMENTS),

@@ -117,10 +117,11 @@ def plan(
     is refused, with what is allowed.
     """
     from flows.rollout_plan_words import explained
+    from flows.rollout_scorers import tellable, untellable
     from flows.rollout_traffic import estimate
 
     recipe, here = _recipe(of)
-    rules = recipe.rollout if recipe.monitoring.log_share > 0 else recipe.rollout.without_log()
+    rules = tellable(recipe.rollout, recipe)
     rate = requests_per_s if requests_per_s is not None else _recent_rate(here, recipe)
     estimated = estimate(rules, rate, recipe.monitoring.log_share) if rate else None
     if as_json:
@@ -137,6 +138,8 @@ def plan(
         out.print(Text(paragraph.heading, style="bold"))
         for line in paragraph.lines:
             out.print(Text.assemble("  ", line) if len(line) < out.width - 4 else _indented(line))
+    for metric, reason in untellable(recipe).items():
+        out.print(f"left out: {metric}; {reason}")
     if estimated is None:
         out.print("\nNo traffic is known: add --requests-per-s for times and for what the plan would notice.")
         return

@@ -22,7 +22,7 @@ from flows.watch import reconcile_model
 from lake.errors import CheckFailed, GateRejected, StageTakenOver, TidemillError
 from lake.ledger.versions import Version
 from lake.process_owner import process_owner
-from lake.records import Bento, Dataset, DriftVerdict, Drop, ExportedModel
+from lake.records import Dataset, DriftVerdict, Drop, ExportedModel
 from lake.stage import sweep as sweep_stages
 
 
@@ -76,8 +76,7 @@ def roll_out(model: str, version: str, inject_error_rate: float = 0.0, only_read
         found = context.ledger.versions.get(model, version)
         if only_ready and (found is None or found.state != "ready"):
             return f"{model} {version} is {found.state if found else 'unknown'}: it has been offered before"
-        records = (Bento.model_validate(each) for each in context.ledger.stages.records("package", model))
-        bento = next((each for each in records if each.version == version), None)
+        bento = tasks.bento_of(context, model, version)
         if bento is None:
             raise TidemillError(
                 f"version {version} of {model}",

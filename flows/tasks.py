@@ -269,19 +269,42 @@ def package(context: Context, exported: ExportedModel, version: Version) -> Bent
 def roll_out(context: Context, bento: Bento, inject_error_rate: float = 0.0) -> str:
     """Hand the bento to the rollout controller. Returns the rollout's id."""
     from bentos.orders import begin_rollout
+    from flows.rollout_scorers import tellable
 
     recipe = context.recipe(bento.model)
+    _require_signature(context, bento)
     started = begin_rollout(
         context.settings,
         context.ledger,
         model=bento.model,
         version=bento.version,
         tag=bento.tag,
-        plan=recipe.rollout if recipe.monitoring.log_share > 0 else recipe.rollout.without_log(),
+        plan=tellable(recipe.rollout, recipe),
         inject_error_rate=inject_error_rate,
     )
     get_run_logger().info("rollout %s started at %s", started.rollout_id, datetime.now(UTC).isoformat())
     return started.rollout_id
+
+
+def bento_of(context: Context, model: str, version: str) -> Bento | None:
+    """The newest bento of a version; None when it was never packaged."""
+    records = [Bento.model_validate(each) for each in context.ledger.stages.records("package", model)]
+    return next((each for each in reversed(records) if each.version == version), None)
+
+
+def _require_signature(context: Context, bento: Bento) -> None:
+    """Raise TidemillError when the bento would refuse what the champion's clients ask."""
+    from bentos.signature import mismatch
+
+    champion = context.ledger.versions.champion(bento.model)
+    served = bento_of(context, bento.model, champion.version) if champion else None
+    if served is not None and (other := mismatch(served.labels, bento.labels)):
+        raise TidemillError(
+            f"rollout of {bento.model} {bento.version}",
+            expected=f"the signature of the champion, {served.version}",
+            got=other,
+            remedy="the champion keeps serving; give what is asked in another way a name of its own: a recipe",
+        )
 
 
 def require_clean(context: Context, version: Version) -> None:

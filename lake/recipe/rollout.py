@@ -155,7 +155,3 @@ class Rollout(Section):
         A check that only warns has the same: a warning at ten times the rate of verdicts would be read by nobody.
         """
         return self.error_budget / max(1, sum(check.severity == "fail" for check in self.checks))
-
-    def without_log(self) -> Rollout:
-        """The same for a model whose prediction log is off: checks that nothing would ever tell are left out."""
-        return self.model_copy(update={"checks": tuple(check for check in self.checks if not check.of.needs_log)})

@@ -234,6 +234,8 @@ def run(settings: Settings, open_target: Callable[[Settings], Target]) -> None:
         except LeaseLost as error:
             log.warning("%s; waiting for the lease", error)
             holding.held = None
+        except TidemillError as error:
+            log.error("%s; trying again", error)
         except (SQLAlchemyError, LedgerAway) as error:  # away, or its disk is full: what was begun is begun again
             log.error("ledger: %s; trying again", error)
         stopping.wait(max(0.0, TICK_S - (time.monotonic() - began_s)))
@@ -261,7 +263,11 @@ def _held(
 
 
 def open_target(settings: Settings) -> Target:
-    """Where this installation serves its models."""
+    """Where this installation serves its models. Raises TidemillError when that cannot be reached at all."""
+    if settings.target == "kubernetes":
+        from bentos.targets.kubernetes import KubernetesTarget, load_kubernetes_settings
+
+        return KubernetesTarget(load_kubernetes_settings())
     from bentos.replicas import Replicas
     from bentos.targets.local import LocalTarget
 

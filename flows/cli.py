@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from flows import cli_erase, cli_prepare
+from flows import cli_erase, cli_feedback, cli_prepare
 from flows.cli_data import data_commands
 from flows.cli_ledger import ledger_commands
 from flows.cli_models import ModelArgument, models_commands
@@ -37,6 +37,7 @@ commands.add_typer(ledger_commands, name="ledger")
 commands.add_typer(models_commands, name="models")
 commands.add_typer(rollout_commands, name="rollout")
 commands.command()(cli_prepare.prepare)
+commands.command()(cli_feedback.feedback)
 commands.command()(cli_erase.erase)
 commands.command()(cli_erase.erasures)
 out = Console()

@@ -43,10 +43,22 @@ def diagnose(settings: Settings) -> list[Finding]:
         ("processes", lambda: _processes(settings)),
         ("Prefect", lambda: _prefect(settings)),
         ("gateway", lambda: _gateway(settings)),
+        ("alarms", lambda: _alarms(context)),
         ("events", lambda: _events(settings)),
         ("drops and versions", lambda: _work(context)),
     ]
     return [finding for name, look in looks for finding in _safely(name, look)]
+
+
+def _alarms(context: Context) -> list[Finding]:
+    raised = context.ledger.alarms.open()
+    if not raised:
+        return [Finding("alarms", True, "none")]
+    return [
+        Finding(f"alarm: {alarm.subject}", False, f"{alarm.message} (since {alarm.raised_at:%Y-%m-%d %H:%M:%S})",
+                "'tidemill rollout watch' shows what is under way")
+        for alarm in raised
+    ]  # fmt: skip
 
 
 def _safely(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     gateway_port: int = Field(default=8080, ge=1, le=65535)
     gateway_admin_port: int = Field(default=9901, ge=1, le=65535)
+    target: Literal["local", "kubernetes"] = Field(
+        default="local", description="where models are served: this machine, or a cluster (see docs/kubernetes.md)"
+    )
     status_port: int = Field(default=8090, ge=1, le=65535, description="of the page that shows rollouts and alarms")
     replica_port_first: int = Field(default=3100, ge=1, le=65000)
     poll_interval_s: float = Field(default=1.0, gt=0)

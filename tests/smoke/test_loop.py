@@ -22,9 +22,11 @@ def summary(tmp_path_factory):
     recipe["training"] |= {"steps": 40, "learning_rate": 5e-3, "sequence_length": 64}
     # A random model guesses at the tasks, and an adapter between its frozen embeddings can gain 9% at most.
     recipe["gate"] |= {"max_task_drop": 1.0, "held_out_tokens": 1024, "min_gain_over_base": MIN_GAIN}
-    recipe["rollout"]["max_latency_ratio"] = (
-        50.0  # it answers in milliseconds: a scheduler's hiccup is a multiple of that
-    )
+    for check in recipe["rollout"]["checks"]:
+        if check["metric"].startswith(("latency", "first_token")):
+            check["margin"] = 50.0  # it answers in milliseconds: a scheduler's hiccup is a multiple of that
+        if check["metric"] in ("repetition", "language"):
+            check["margin"] = 1.0  # a random model babbles
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     home, told = folder / "home", folder / "summary.json"
     with ending_all(home / "demo"):

@@ -282,8 +282,16 @@ class Rollouts:
             return True
 
     def retained(self, now: datetime) -> dict[tuple[str, str], RolloutState]:
-        """Champions that were replaced a moment ago and whose replicas stay, with the rollouts that replaced them."""
-        kept = self._select((rollouts.c.state == "promoted") & (rollouts.c.retain_until > now))
+        """Champions that were replaced a moment ago and whose replicas stay, with the rollouts that replaced them.
+
+        Not one that was erased since.
+        """
+        may_serve = exists().where(
+            versions.c.model == rollouts.c.model,
+            versions.c.version == rollouts.c.champion,
+            versions.c.state == "retired",
+        )
+        kept = self._select((rollouts.c.state == "promoted") & (rollouts.c.retain_until > now) & may_serve)
         return {(state.model, state.champion): state for state in kept if state.champion is not None}
 
     def decisions(self, rollout_id: str) -> list[RolloutDecision]:

@@ -1,6 +1,7 @@
 """The recipe: one YAML file describes one model. A file of this package for each of its sections."""
 
 from lake.recipe.check import CheckRules
+from lake.recipe.experiment import Arm, Compared, Experiment, parse_experiment
 from lake.recipe.formats import Formats
 from lake.recipe.mix import Mix
 from lake.recipe.monitoring import Erasure, Monitoring
@@ -16,8 +17,11 @@ from lake.recipe.section import Section, Share
 from lake.recipe.training import Export, Gate, Training
 
 __all__ = [
+    "Arm",
     "CheckRules",
+    "Compared",
     "Erasure",
+    "Experiment",
     "Export",
     "Formats",
     "Gate",
@@ -35,5 +39,6 @@ __all__ = [
     "Section",
     "Share",
     "Training",
+    "parse_experiment",
     "parse_recipe",
 ]

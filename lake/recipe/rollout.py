@@ -45,7 +45,7 @@ class RolloutStep(Section):
 class RolloutCheck(Section):
     """One thing that the challenger must not be worse in, by more than `margin`."""
 
-    metric: str = Field(description="see docs/rollout.md for all of them")
+    metric: str = Field(description="docs/rollout-metrics.md has all of them")
     margin: float | None = Field(
         default=None,
         description="how much worse is still good enough: points as a share for rates and scores, a factor for durations "
@@ -59,7 +59,7 @@ class RolloutCheck(Section):
         description="go on only once it is proven that the challenger is not worse, which takes far more traffic",
     )
     url: str | None = Field(
-        default=None, pattern=r"^https?://", description="of a business metric: asked for values; see docs/rollout.md"
+        default=None, pattern=r"^https?://", description="of a business metric: asked for values; see docs/rollout-metrics.md"
     )
     interval_s: float = Field(default=10, gt=0, description="how often `url` is asked")
 

@@ -254,6 +254,8 @@ def test_the_champion_before_is_kept_for_a_while(promoted: tuple[Ledger, Rollout
     now = datetime.now(UTC)
     assert ledger.rollouts.retained(now).keys() == {("docs", "v1")}
     assert ledger.rollouts.retained(now + timedelta(seconds=PLAN.retain_champion_s + 60)) == {}
+    assert ledger.versions.move("docs", "v1", "erased", expected=("retired",))
+    assert ledger.rollouts.retained(now) == {}
 
 
 def test_a_promotion_is_undone_once(promoted: tuple[Ledger, RolloutState]) -> None:

@@ -49,7 +49,7 @@ def time_axis(view: RolloutView, looks: Sequence[RolloutLook]) -> TimeAxis:
     begins = [max(0.0, looked[i] - looks[i].elapsed_s / size_s) for i in firsts]
     steps = tuple(
         StepSpan(begin, end, step_in_words(view.state.plan.steps[looks[i].step_index]), looks[i].share)
-        for i, begin, end in zip(firsts, begins, [*begins[1:], span_s / size_s], strict=True)
+        for i, begin, end in zip(firsts, begins, [*begins, span_s / size_s][1:], strict=True)
     )
     decided = tuple((elapsed_s(began, made.decided_at) / size_s, made.action) for made in view.decisions)
     return TimeAxis(unit, span_s / size_s, looked, steps, decided)

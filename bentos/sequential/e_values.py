@@ -74,7 +74,7 @@ def projection(n_a: Numbers, n_b: Numbers, t_a: Numbers, t_b: Numbers, margin: N
         sum_ = level * width + left + right
         root = 2 * left * width / (sum_ + np.sqrt(np.maximum(sum_**2 - 4 * level * left * width, 0.0)))
         moved, y = np.abs(root - y), np.clip(root, _EDGE * width, (1 - _EDGE) * width)
-        if float(moved.max()) < _CONVERGED:
+        if float(np.max(moved, initial=0.0)) < _CONVERGED:
             break
     found: Floats = y + under_a
     return found

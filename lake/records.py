@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 RolloutStage = Literal["pending", "shadow", "ab", "canary", "full", "rolled_back"]
-RolloutAction = Literal["start", "hold", "promote", "roll_back"]
+RolloutAction = Literal["start", "hold", "promote", "roll_back", "end"]
 
 
 class Record(BaseModel):

@@ -18,6 +18,7 @@ from lake.ledger.arrivals import Arrivals
 from lake.ledger.drops import Drops
 from lake.ledger.engine import explained, open_engine, shown
 from lake.ledger.erasures import Erasures
+from lake.ledger.experiments import Experiments
 from lake.ledger.heartbeats import Heartbeats
 from lake.ledger.leases import Leases
 from lake.ledger.monitoring import DriftWindows
@@ -44,6 +45,7 @@ class Ledger:
         self.stages = Stages(self.engine)
         self.versions = Versions(self.engine)
         self.rollouts = Rollouts(self.engine, settings.replica_port_first)
+        self.experiments = Experiments(self.engine, self.rollouts)
         self.rollout_observations = RolloutObservations(self.engine)
         self.rollout_looks = RolloutLooks(self.engine)
         self.leases = Leases(self.engine)

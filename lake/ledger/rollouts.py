@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from lake.ledger.tables import replicas, rollout_decisions, rollouts, versions
 from lake.ledger.taints import blocking
+from lake.recipe import Experiment, RolloutStep
 from lake.recipe import Rollout as RolloutPlan
-from lake.recipe import RolloutStep
 from lake.records import RolloutDecision
 
 
@@ -31,6 +31,7 @@ class Replica(BaseModel):
 class RolloutState(BaseModel):
     """One rollout. `step_index` is -1 until the challenger is ready.
 
+    Of kind `experiment` its challenger is a variant of a version under a name of its own, and nobody is promoted.
     `evidence` is what has been counted and tested so far, `revision` how often that was written.
     """
 
@@ -44,6 +45,7 @@ class RolloutState(BaseModel):
     step_index: int
     state: str
     kind: str = "release"
+    experiment: Experiment | None = None
     evidence: dict[str, Any] | None = None
     revision: int = 0
     approved_step: int = -1
@@ -129,9 +131,9 @@ class Rollouts:
             champion = connection.scalar(
                 select(versions.c.version).where(versions.c.model == model, versions.c.state == "champion")
             )
-            started = self._start(connection, model, challenger, champion, plan, cooled)
+            started = self.begin_within(connection, model, challenger, champion, plan, cooled)
             if started.step_index < 0:
-                self._want(connection, model, challenger, tag, environment)
+                self.want_within(connection, model, challenger, tag, environment)
             connection.execute(
                 update(versions)
                 .where(versions.c.model == model, versions.c.version == challenger)
@@ -145,6 +147,10 @@ class Rollouts:
     def of_model(self, model: str) -> list[RolloutState]:
         """All rollouts of a model, oldest first."""
         return self._select(rollouts.c.model == model)
+
+    def of_kind(self, kind: str) -> list[RolloutState]:
+        """All rollouts of a kind (release, experiment), oldest first."""
+        return self._select(rollouts.c.kind == kind)
 
     def get(self, rollout_id: str) -> RolloutState | None:
         found = self._select(rollouts.c.rollout_id == rollout_id)
@@ -307,7 +313,7 @@ class Rollouts:
     def want_replica(self, *, model: str, version: str, tag: str, environment: dict[str, str]) -> Replica:
         """Ask for a replica; it gets the lowest free port. Asking again changes tag and environment, not the port."""
         with self._engine.begin() as connection:
-            return self._want(connection, model, version, tag, environment)
+            return self.want_within(connection, model, version, tag, environment)
 
     def drop_replica(self, model: str, version: str) -> bool:
         """Ask for a replica no longer. False, and nothing is done, while its version serves or is being rolled out."""
@@ -333,7 +339,7 @@ class Rollouts:
             rows = connection.execute(select(rollouts).where(condition).order_by(rollouts.c.started_at))
             return [RolloutState.model_validate(dict(row._mapping)) for row in rows]
 
-    def _start(
+    def begin_within(
         self,
         connection: Connection,
         model: str,
@@ -342,6 +348,7 @@ class Rollouts:
         plan: RolloutPlan,
         cooled: bool,
     ) -> RolloutState:
+        """Begin a rollout, or find the one that is under way for this challenger. `offer` says what is raised."""
         running = connection.execute(
             select(rollouts).where(rollouts.c.model == model, rollouts.c.state == "running")
         ).first()
@@ -370,7 +377,10 @@ class Rollouts:
         connection.execute(rollouts.insert().values(row))
         return RolloutState.model_validate(row)
 
-    def _want(self, connection: Connection, model: str, version: str, tag: str, environment: dict[str, str]) -> Replica:
+    def want_within(
+        self, connection: Connection, model: str, version: str, tag: str, environment: dict[str, str]
+    ) -> Replica:
+        """`want_replica` within the caller's transaction."""
         this = (replicas.c.model == model) & (replicas.c.version == version)
         port = connection.scalar(select(replicas.c.port).where(this))
         if port is None:

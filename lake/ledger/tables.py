@@ -166,6 +166,7 @@ rollouts = Table(
     # running, promoted, rolled_back; undone (promoted, and taken back by an operator); ended (an experiment)
     Column("state", String(16), nullable=False),
     Column("kind", String(16), nullable=False, server_default="release"),  # release, experiment
+    Column("experiment", JSON, nullable=True),  # as it was asked for
     Column("evidence", JSON, nullable=True),  # what has been counted and tested so far
     Column("revision", Integer, nullable=False, server_default="0"),  # of the evidence
     Column("approved_step", Integer, nullable=False, server_default="-1"),  # an operator lets it go beyond this step

@@ -127,7 +127,9 @@ class Taints:
             state = connection.scalar(select(versions.c.state).where(this))
             if state == "erased":
                 return True
-            replica = select(replicas.c.port).where(replicas.c.model == model, replicas.c.version == version)
+            # Its own, or one of an experiment's variant of it.
+            serves = (replicas.c.version == version) | replicas.c.version.like(f"{version}-%")
+            replica = select(replicas.c.port).where(replicas.c.model == model, serves)
             offered = select(rollouts.c.rollout_id).where(
                 rollouts.c.model == model, rollouts.c.challenger == version, rollouts.c.state == "running"
             )

@@ -15,8 +15,8 @@ from lake.recipe.quality import Toxicity
 
 # Below, the text is too short or the guess too unsure to say that it is in another language.
 LANGUAGE_CHARACTERS, LANGUAGE_PROBABILITY = 20, 0.9
-# A text takes a tenth of a second on one core, and serving wants the cores.
-PERPLEXITY_PAIRS, PERPLEXITY_TOKENS = 4, 256
+# A pair of so many tokens each takes a second of one core, and serving wants the cores.
+PERPLEXITY_PAIRS, PERPLEXITY_TOKENS = 2, 128
 
 
 def measures(recipe: Recipe, model_cache: Path) -> Mapping[str, Measure]:
@@ -107,7 +107,7 @@ def _base_model(name: str, cache: Path) -> Callable[[Sequence[str]], Sequence[fl
 
     cache.mkdir(parents=True, exist_ok=True)
     model = LanguageModel(
-        export_base(name, cache), max_tokens=PERPLEXITY_TOKENS, batch_size=PERPLEXITY_PAIRS, n_threads=1
+        export_base(name, cache), max_tokens=PERPLEXITY_TOKENS, batch_size=2 * PERPLEXITY_PAIRS, n_threads=1
     )
     return lambda texts: model.perplexities(texts).tolist()
 

@@ -55,4 +55,4 @@ def test_figures_are_those_of_the_code() -> None:
         rollout_business.TOKEN_VARIABLE,
     ):
         assert told in text, told
-    assert rollout_scorers.PERPLEXITY_PAIRS == 4 and "four pairs every 5 s" in text
+    assert rollout_scorers.PERPLEXITY_PAIRS == 2 and "two pairs every 5 s" in text

@@ -75,7 +75,7 @@ def report_markdown(view: RolloutView) -> str:
         f"{_cell(words.versus(state))}; began {state.started_at:%Y-%m-%d %H:%M:%S} UTC, "
         f"{words.duration_in_words(words.elapsed_s(state.started_at, ended))}. {_cell(view.reason)}",
         "",
-        f"Plan: {' → '.join([*(words.step_in_words(step) for step in state.plan.steps), 'full'])}. "
+        f"Plan: {words.plan_in_short(state)}. "
         f"Error budget {state.plan.error_budget:g} in all, {state.plan.check_budget:.2g} for each check.",
         "",
     ]

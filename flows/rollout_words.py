@@ -36,6 +36,15 @@ def step_in_words(step: RolloutStep) -> str:
     return f"{STAGES[step.stage]} {share_in_words(step.share)}"
 
 
+def plan_in_short(state: RolloutState) -> str:
+    return " → ".join([*(step_in_words(step) for step in state.plan.steps), destination(state)])
+
+
+def destination(state: RolloutState) -> str:
+    """What comes after the last step: nobody is promoted by an experiment."""
+    return "full" if state.kind == "release" else "end"
+
+
 def stage_of(state: RolloutState) -> str:
     """Where it is, or how it ended."""
     if state.state != "running":

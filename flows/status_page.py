@@ -112,6 +112,7 @@ def _templates() -> jinja2.Environment:
         duration=words.duration_in_words,
         stage=words.stage_of,
         versus=words.versus,
+        destination=words.destination,
         step=words.step_in_words,
         split=words.split_in_words,
         decision=words.decision_in_words,

@@ -36,6 +36,7 @@ from lake.settings import Settings, load_settings
 
 TICK_S = 1.0
 DRAIN_MIN_S = 2.0
+OUTCOMES = {"promote": "promoted", "roll_back": "rolled_back", "end": "ended"}
 
 log = logging.getLogger("controller")
 
@@ -120,8 +121,7 @@ class Controller:
                 log.info("%s: the gateway began to count anew, and so does this look", rollout_id)
             return rollouts.weigh(state, evidence, move.decision if move.is_news else None)
         if move.kind == "finish" and move.decision is not None:
-            promoted = move.decision.action == "promote"
-            return rollouts.finish(rollout_id, "promoted" if promoted else "rolled_back", move.decision)
+            return rollouts.finish(rollout_id, OUTCOMES[move.decision.action], move.decision)
         return False
 
     def _warn_of_split(self, state: RolloutState, move: Move) -> None:

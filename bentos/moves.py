@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from bentos import experiment
 from bentos.counters import Snapshot
 from bentos.evidence import Evidence, entered, taken_in
 from bentos.health import Verdict
@@ -54,7 +55,7 @@ def next_move(
     evidence = evidence_of(state)
     if health[0] == "gone":
         reason = f"{state.challenger} has no ready endpoint: {health[1]}"
-        return Move("finish", decision=decision_of(state, "roll_back", "rolled_back", reason, now, evidence))
+        return Move("finish", decision=rolled_back(state, reason, now))
     if now_stats is None or evidence.snapshot is None or health[0] == "starting":
         return Move("wait")
     looked = taken_in(
@@ -69,8 +70,8 @@ def next_move(
     )
     if looked is None:  # the gateway began to count anew: from here on, then; what was seen stays
         return Move("weigh", evidence=counted_from(evidence, now_stats, state))
-    decision = decide(state, looked, decided_at=now)
-    if decision.action == "roll_back":
+    decision = (experiment.decide if state.kind == "experiment" else decide)(state, looked, decided_at=now)
+    if decision.action in ("roll_back", "end"):
         return Move("finish", decision=decision, looked=looked)
     if decision.action == "promote":
         following = state.step_index + 1
@@ -91,7 +92,9 @@ def counted_from(evidence: Evidence, snapshot: Snapshot, state: RolloutState) ->
 
 
 def rolled_back(state: RolloutState, reason: str, now: datetime) -> RolloutDecision:
-    """The decision to roll back for a reason that lies outside the evidence."""
+    """The decision to roll back for a reason that lies outside the evidence; an experiment just ends."""
+    if state.kind == "experiment":
+        return decision_of(state, "end", "ended", reason, now, evidence_of(state))
     return decision_of(state, "roll_back", "rolled_back", reason, now, evidence_of(state))
 
 

@@ -133,11 +133,11 @@ async def _prompt(replica: Replica, asked: ChatRequest | CompletionRequest, exch
             code="context_length_exceeded",
             param="messages" if chat else "prompt",
         )
-    default = DEFAULT_CHAT_TOKENS if chat else DEFAULT_COMPLETION_TOKENS
+    default = replica.serving.max_tokens or (DEFAULT_CHAT_TOKENS if chat else DEFAULT_COMPLETION_TOKENS)
     return Prompt(
         tokens=tokens,
         max_tokens=n_wanted or min(default, limit - len(tokens)),
-        sampling=asked.sampling(),
+        sampling=asked.sampling(replica.serving),
         stops=asked.stops,
     )
 
@@ -146,7 +146,7 @@ async def _tokens(replica: Replica, asked: ChatRequest | CompletionRequest, exch
     codec = replica.engine.codec
     if isinstance(asked, ChatRequest):
         exchange.prompt = asked.logged_prompt
-        messages = [message.for_template() for message in asked.messages]
+        messages = asked.for_template(replica.serving.system_prompt)
         length = sum(len(message["content"]) for message in messages)
         try:
             if length > _LONG_TEXT:

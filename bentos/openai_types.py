@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bentos.sampling import Sampling
+from bentos.serving_config import ServingSettings
 
 # Without a bound a small model may ramble to the end of its context, minutes on a processor.
 DEFAULT_CHAT_TOKENS = 512
@@ -121,10 +122,11 @@ class Generate(BaseModel):
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling(self) -> Sampling:
+    def sampling(self, serving: ServingSettings) -> Sampling:
+        """As it was asked for; what is left open is as this replica has it, else as OpenAI has it."""
         return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            temperature=_first(self.temperature, serving.temperature, 1.0),
+            top_p=_first(self.top_p, serving.top_p, 1.0),
             seed=None if self.seed is None else self.seed % 2**64,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
@@ -156,6 +158,13 @@ class ChatRequest(Generate):
     def asked_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
+    def for_template(self, system_prompt: str) -> list[dict[str, str]]:
+        """The messages, after `system_prompt` where there is one and they bring none of their own."""
+        messages = [message.for_template() for message in self.messages]
+        if system_prompt and all(message["role"] != "system" for message in messages):
+            return [{"role": "system", "content": system_prompt}, *messages]
+        return messages
+
     @property
     def logged_prompt(self) -> str:
         """The last thing a user said: what monitoring compares."""
@@ -186,6 +195,11 @@ class CompletionRequest(Generate):
     @property
     def tokens(self) -> tuple[int, ...]:
         return tuple(token for token in self.prompt if isinstance(token, int))
+
+
+def _first(*values: float | None) -> float:
+    """The first that is given."""
+    return next(value for value in values if value is not None)
 
 
 def explain(error: ValidationError) -> ApiError:

@@ -96,9 +96,10 @@ def request_rollback(ledger: Ledger, model: str, reason: str) -> None:
     running = [state for state in ledger.rollouts.running() if state.model == model]
     for state in running:
         decision = rolled_back(state, reason, datetime.now(UTC))
-        ledger.rollouts.finish(state.rollout_id, "rolled_back", decision, cool_down=False)
+        outcome = "ended" if state.kind == "experiment" else "rolled_back"
+        ledger.rollouts.finish(state.rollout_id, outcome, decision, cool_down=False)
     ended = [ledger.rollouts.get(state.rollout_id) for state in running]
-    if any(state is not None and state.state == "rolled_back" for state in ended):
+    if any(state is not None and state.state in ("rolled_back", "ended") for state in ended):
         return
     raise TidemillError(
         f"rollback of {model}",

@@ -17,9 +17,10 @@ from bentos.openai_types import ApiError
 from bentos.prediction_log import PredictionLogger
 from bentos.serving_config import ServingConfig, ServingSettings, read_facts
 from bentos.serving_metrics import ServingMetrics
-from bentos.text import TextCodec
+from bentos.text import ChatTemplateError, TextCodec
 from bentos.users import user_key
 from lake.bucket import Bucket, BucketAddress
+from lake.errors import TidemillError
 from lake.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,14 +31,17 @@ _LAST_FLUSH_S = 8.0
 
 @dataclass
 class Replica:
-    """One version of one model, ready to answer. `error_rate` is for drills: that share of requests fails."""
+    """One version of one model, ready to answer, as `serving` has it where a request leaves something open.
+
+    With an error rate, which is for drills, that share of requests fails.
+    """
 
     config: ServingConfig
     engine: Engine
     metrics: ServingMetrics
     logger: PredictionLogger
     vocabulary: int
-    error_rate: float = 0.0
+    serving: ServingSettings = field(default_factory=ServingSettings)
     draw: random.Random = field(default_factory=random.Random)
 
     def check_model(self, name: str) -> None:
@@ -50,7 +54,7 @@ class Replica:
             )
 
     def maybe_fail(self) -> None:
-        if self.error_rate and self.draw.random() < self.error_rate:
+        if self.serving.inject_error_rate and self.draw.random() < self.serving.inject_error_rate:
             raise ApiError(500, "This failure was injected for a drill.", code="injected_error")
 
     def finish(self, exchange: Exchange, status: int) -> int:
@@ -69,8 +73,15 @@ class Replica:
 
 
 def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, settings: Settings) -> Replica:
-    """Load the model in `folder` and start its threads. The bucket is opened when there is something to log."""
+    """Load the model in `folder` and start its threads. The bucket is opened when there is something to log.
+
+    Raises TidemillError when the model's chat template does not take the system prompt that it is to serve with.
+    """
+    if serving.variant:
+        config = config.model_copy(update={"version": serving.variant})
     facts = read_facts(folder)
+    codec = TextCodec(folder)
+    _require_system_prompt(codec, config, serving.system_prompt)
     metrics = ServingMetrics(config.model, config.version)
     decoder = Decoder(
         folder / GRAPH,
@@ -84,7 +95,7 @@ def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, 
     decoder.step(np.zeros(1, dtype=np.int64), np.full(1, 2))
     engine = Engine(
         decoder,
-        TextCodec(folder),
+        codec,
         end_tokens=facts.eos_token_ids,
         max_waiting=serving.queue,
         observer=metrics,
@@ -108,7 +119,22 @@ def open_replica(folder: Path, config: ServingConfig, serving: ServingSettings, 
             serving.inject_error_rate,
         )
     log.info("%s on %s, %d threads, %d rows", config.tag, decoder.provider, serving.n_threads, serving.slots)
-    return Replica(config, engine, metrics, logger, decoder.vocabulary, serving.inject_error_rate)
+    return Replica(config, engine, metrics, logger, decoder.vocabulary, serving)
+
+
+def _require_system_prompt(codec: TextCodec, config: ServingConfig, system_prompt: str) -> None:
+    """Else every chat would be refused."""
+    if not system_prompt:
+        return
+    try:
+        codec.encode_chat([{"role": "system", "content": system_prompt}, {"role": "user", "content": "?"}])
+    except ChatTemplateError as error:
+        raise TidemillError(
+            f"system prompt of {config.tag}",
+            expected="a chat template that takes one",
+            got=str(error),
+            remedy="unset TIDEMILL_SYSTEM_PROMPT; such a model needs its instructions in the user's message",
+        ) from error
 
 
 def _trim_memory() -> None:

@@ -81,8 +81,8 @@ def _verdict(
     results: Sequence[CheckResult],
     split: SplitResult | None,
 ) -> tuple[RolloutAction, str]:
-    if burst := _burst(evidence):
-        return "roll_back", f"{state.challenger} {burst}"
+    if failing := burst(evidence):
+        return "roll_back", f"{state.challenger} {failing}"
     if split is not None and split.broken:
         why = (
             f"the traffic is not split as planned: {split.n_challenger} of {split.n_challenger + split.n_champion} went "
@@ -100,7 +100,8 @@ def _verdict(
     return "promote", _summary(state, evidence, results)
 
 
-def _burst(evidence: Evidence) -> str | None:
+def burst(evidence: Evidence) -> str | None:
+    """What is said of a challenger that fails most of its requests now, while the champion does not; else None."""
     n = sum(look.n_challenger for look in evidence.recent)
     failed = sum(look.n_challenger_errors for look in evidence.recent)
     n_champion = sum(look.n_champion for look in evidence.recent)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import unquote
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lake.errors import TidemillError
@@ -53,6 +54,20 @@ class ServingSettings(BaseSettings):
     queue: int = Field(default=64, ge=1, description="requests that may wait; the next one is answered 429")
     log_flush_s: float = Field(default=5.0, gt=0, description="how often the prediction log is written")
     inject_error_rate: float = Field(default=0.0, ge=0, le=1, description="for drills: share of requests that fail")
+    variant: str = Field(
+        default="", pattern=r"^([a-z0-9-]{1,16})?$", description="in place of the version: in answers, log and metrics"
+    )
+    system_prompt: str = Field(
+        default="", description="of chats that bring none; percent-encoded, as a supervisor may replace $NAMES in it"
+    )
+    temperature: float | None = Field(default=None, ge=0, le=2, description="of requests that leave it open")
+    top_p: float | None = Field(default=None, gt=0, le=1, description="of requests that leave it open")
+    max_tokens: int | None = Field(default=None, ge=1, description="of requests that leave it open")
+
+    @field_validator("system_prompt")
+    @classmethod
+    def _decoded(cls, given: str) -> str:
+        return unquote(given)
 
     @property
     def n_threads(self) -> int:

@@ -20,7 +20,7 @@ SUSPICION_ALPHA = 0.25
 def check_results(plan: RolloutPlan, step: RolloutStep, evidence: Evidence) -> tuple[CheckResult, ...]:
     """The plan's checks that can be compared in the step, and those that could be before, as they stand."""
     told = [check for check in plan.checks if step.stage in check.of.stages or check.metric in evidence.tests]
-    return tuple(_result(check, evidence.test(check), plan.check_budget) for check in told)
+    return tuple(check_result(check, evidence.test(check), plan.check_budget) for check in told)
 
 
 def split_result(step: RolloutStep, evidence: Evidence) -> SplitResult | None:
@@ -53,7 +53,8 @@ def not_ready(plan: RolloutPlan, step: RolloutStep, results: Sequence[CheckResul
     return None
 
 
-def _result(check: RolloutCheck, test: SequentialTest, alpha: float) -> CheckResult:
+def check_result(check: RolloutCheck, test: SequentialTest, alpha: float) -> CheckResult:
+    """One check as its test stands; each end of its interval may spend `alpha`."""
     bounds = test.interval(alpha)
     verdict = _verdict(check, test, alpha)
     return CheckResult(

@@ -215,7 +215,9 @@ class TestLive:
         """It went live at 100 s, and to the canary at 200 s."""
         begun = running_rollout(ledger, self.PLAN)
         for action, seconds in (("start", 0), ("hold", 50), ("promote", 100), ("promote", 200)):
-            assert ledger.rollouts.record(decision(action, seconds))  # type: ignore[arg-type]
+            state = ledger.rollouts.get(begun.rollout_id)
+            assert state is not None
+            assert ledger.rollouts.weigh(state, {}, decision(action, seconds))  # type: ignore[arg-type]
         return moved(ledger, begun.rollout_id, step_index=2, entered_at=BEGAN + timedelta(seconds=200))
 
     def test_scores_count_in_their_steps_and_users_in_the_present_one(

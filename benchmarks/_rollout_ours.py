@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks._rollout_tests import Medians, Rates, _Arrays
-from benchmarks._rollout_traffic import HORIZON_S, Floats, Ints, Outcome, Scenario, histograms
+from benchmarks._rollout_traffic import HORIZON_S, Bools, Floats, Ints, Outcome, Scenario, histograms
 from bentos.evidence import N_RECENT
 from bentos.rollout import BURST_REQUESTS, BURST_SHARE, MIN_CHAMPION_REQUESTS
 from bentos.sequential.split import log_e
@@ -48,7 +48,9 @@ class _Tally:
     recorded: dict[int, list[Second]] = field(default_factory=dict)
 
 
-def simulated(plan: Rollout, scenario: Scenario, n: int, seed: int, n_recorded: int = 0) -> tuple[Outcome, list[list[Second]]]:
+def simulated(
+    plan: Rollout, scenario: Scenario, n: int, seed: int, n_recorded: int = 0
+) -> tuple[Outcome, list[list[Second]]]:
     """`n` rollouts by `plan`, whose checks are error_rate and latency_p50; the first `n_recorded` second by second."""
     rng = np.random.default_rng(seed)
     margins = {check.metric: check.allowed for check in plan.checks}
@@ -74,9 +76,7 @@ def simulated(plan: Rollout, scenario: Scenario, n: int, seed: int, n_recorded: 
             running, rates, medians = running.kept(rows), rates.kept(rows), medians.kept(rows)
         if not len(running.number):
             break
-    outcome = Outcome(
-        tally.rolled_back > 0, tally.promoted > 0, tally.verdict_s, tally.n_requests, tally.n_exposed
-    )
+    outcome = Outcome(tally.rolled_back > 0, tally.promoted > 0, tally.verdict_s, tally.n_requests, tally.n_exposed)
     return outcome, list(tally.recorded.values())
 
 
@@ -110,7 +110,9 @@ def _actions(plan: Rollout, running: _Running, rates: Rates, medians: Medians) -
     of = running.step
     live = np.array([step.stage != "shadow" for step in steps])[of]
     min_requests = np.array([step.min_requests for step in steps])[of]
-    min_s, max_s = (np.array([getattr(step, name) for step in steps])[of] for name in ("min_duration_s", "max_duration_s"))
+    min_s, max_s = (
+        np.array([getattr(step, name) for step in steps])[of] for name in ("min_duration_s", "max_duration_s")
+    )
     n_a, k_a, n_b, k_b = running.recent.sum(axis=1).T
     share = k_b / n_b.clip(1)
     burst = (n_b >= BURST_REQUESTS) & (share >= BURST_SHARE) & (k_a / n_a.clip(1) <= share / 2)
@@ -127,7 +129,7 @@ def _actions(plan: Rollout, running: _Running, rates: Rates, medians: Medians) -
     return action
 
 
-def _moved(plan: Rollout, running: _Running, action: Ints, second: int, tally: _Tally) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _moved(plan: Rollout, running: _Running, action: Ints, second: int, tally: _Tally) -> Bools:
     """Go to the next steps; tell whose rollout has ended."""
     promoted = action == PROMOTE
     running.step = running.step + promoted
@@ -139,6 +141,6 @@ def _moved(plan: Rollout, running: _Running, action: Ints, second: int, tally: _
     back = action == ROLL_BACK
     tally.rolled_back[running.number[back]] = 1
     tally.promoted[running.number[at_full]] = 1
-    ended = at_full | back
+    ended: Bools = at_full | back
     tally.verdict_s[running.number[ended]] = second
     return ended

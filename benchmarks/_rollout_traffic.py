@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 # Durations are lognormal. The champion's 99th percentile is 400 ms, so that Flagger's documented 500 ms is 1.25 times
 # what is normal.
@@ -19,7 +20,7 @@ P99_MS = 400.0
 MEDIAN_MS = P99_MS / math.exp(SIGMA * norm.ppf(0.99))
 # Bounds of the buckets that a gateway counts durations in, a factor of 1.1 apart: those that any of it falls into.
 FIRST_BUCKET, N_BUCKETS = 22, 64
-BOUNDS_MS: Floats = 1.1 ** np.arange(FIRST_BUCKET, FIRST_BUCKET + N_BUCKETS)
+BOUNDS_MS: Floats = np.float64(1.1) ** np.arange(FIRST_BUCKET, FIRST_BUCKET + N_BUCKETS, dtype=np.float64)
 HORIZON_S = 3600
 
 
@@ -51,8 +52,8 @@ class Outcome:
     `n_exposed` are requests of clients that the challenger answered until the verdict.
     """
 
-    rolled_back: NDArray[np.bool_]
-    promoted: NDArray[np.bool_]
+    rolled_back: Bools
+    promoted: Bools
     verdict_s: Floats
     n_requests: Floats
     n_exposed: Floats

@@ -48,7 +48,9 @@ class Api(NamedTuple):
     def client(self, transport: httpx2.BaseTransport | None = None) -> lightkube.Client:
         cluster = Cluster(server=self.url, insecure=True)  # the transport verifies
         config = SingleConfig("tests", Context("tests", "tests", NAMESPACE), cluster, self.user)
-        return lightkube.Client(config, namespace=NAMESPACE, field_manager="tests", transport=transport or self.transport())
+        return lightkube.Client(
+            config, namespace=NAMESPACE, field_manager="tests", transport=transport or self.transport()
+        )
 
 
 @attrs.define(kw_only=True)

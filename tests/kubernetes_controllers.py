@@ -35,7 +35,9 @@ class GatewayController:
                 if not self.silent and (not spoken or min(spoken) < generation):
                     status = {"status": {_entries(kind): [self._entry(told, generation)]}}
                     try:
-                        self._client.patch(KINDS[kind].Status, told["metadata"]["name"], status, patch_type=PatchType.MERGE)
+                        self._client.patch(
+                            KINDS[kind].Status, told["metadata"]["name"], status, patch_type=PatchType.MERGE
+                        )
                     except lightkube.ApiError:  # gone meanwhile
                         continue
 

@@ -29,6 +29,7 @@ MODULES = {
     "sigs.k8s.io/gateway-api": ("config/crd/standard", "gateway.networking.k8s.io_*.yaml"),
     "github.com/envoyproxy/gateway": ("charts/gateway-crds-helm/templates/generated", "*.yaml"),
 }
+DEFINITIONS = "definitions.json"
 _WITHIN_S = 120
 
 Json = dict[str, Any]
@@ -54,12 +55,21 @@ def schema_folder() -> Path | str:
                 target = partial / module / file.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
+        (partial / DEFINITIONS).write_text(json.dumps(list(_read_definitions(partial))))  # YAML takes seconds to read
         partial.replace(folder)
     except (OSError, subprocess.SubprocessError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         return f"schemas of Kubernetes cannot be had: {words[-1] if words else type(error).__name__}"
     return folder
+
+
+def _read_definitions(folder: Path) -> Iterator[Json]:
+    for file in sorted(folder.rglob("*.yaml")):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("{{")]  # Helm's
+        for document in yaml.safe_load_all("\n".join(lines)):
+            if document and document["kind"] == "CustomResourceDefinition":
+                yield document
 
 
 def schemas() -> Path:
@@ -70,23 +80,25 @@ def schemas() -> Path:
     return found
 
 
-def resource_definitions() -> Iterator[Json]:
+def resource_definitions() -> list[Json]:
     """The custom resource definitions of the Gateway API (standard channel) and of Envoy Gateway."""
-    for file in sorted(schemas().rglob("*.yaml")):
-        lines = [line for line in file.read_text().splitlines() if not line.startswith("{{")]  # Helm's
-        for document in yaml.safe_load_all("\n".join(lines)):
-            if document and document["kind"] == "CustomResourceDefinition":
-                yield document
+    told: list[Json] = json.loads((schemas() / DEFINITIONS).read_text())
+    return told
 
 
 def check(manifest: Json) -> None:
     """Raises jsonschema.ValidationError for a manifest that the schemas do not know, unknown fields included."""
     group, _, version = manifest["apiVersion"].rpartition("/")
-    schema = _schema(group, version, manifest["kind"])
-    jsonschema.validators.Draft202012Validator(schema).validate(manifest)
+    error = jsonschema.exceptions.best_match(_validator(group, version, manifest["kind"]).iter_errors(manifest))
+    if error is not None:
+        raise error
 
 
 @functools.cache
+def _validator(group: str, version: str, kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(_schema(group, version, kind))
+
+
 def _schema(group: str, version: str, kind: str) -> Json:
     name = f"apis__{group}__{version}_openapi.json" if group else f"api__{version}_openapi.json"
     file = schemas() / "k8s.io/kubernetes" / name
@@ -112,9 +124,9 @@ def _strict(schema: Any) -> Any:
         return schema
     told = {key: _strict(value) for key, value in schema.items()}
     properties = told.get("properties")
-    if isinstance(properties, dict) and told.get("type") == "object":
-        if not (told.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in told):
-            told["additionalProperties"] = False
+    is_open = told.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in told
+    if isinstance(properties, dict) and told.get("type") == "object" and not is_open:
+        told["additionalProperties"] = False
     if told.get("x-kubernetes-int-or-string"):
         told.pop("type", None)
     if told.get("nullable") is True and isinstance(told.get("type"), str):

@@ -476,7 +476,9 @@ def test_sightings_follow_the_pods(world: World) -> None:
     assert target.last_words(*key) == "back-off 10s restarting failed container"
     # Pods of an earlier definition say nothing of the present one.
     assert target.reconcile([replica("v1", A="1")], None) == {}
-    assert target.reconcile([replica("v1", A="1")], None)[key].identity == world.all("Deployment")[ONE]["metadata"]["uid"]
+    assert (
+        target.reconcile([replica("v1", A="1")], None)[key].identity == world.all("Deployment")[ONE]["metadata"]["uid"]
+    )
 
 
 def test_last_words_are_the_end_of_the_log() -> None:
@@ -501,4 +503,3 @@ def once(act: Callable[[], object]) -> Callable[[object], None]:
             left.pop()()
 
     return run
-

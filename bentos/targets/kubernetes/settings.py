@@ -38,7 +38,7 @@ class KubernetesSettings(BaseSettings):
     )
     service_account: str = Field(default="tidemill-replica", description="of the replicas; it needs no rights at all")
     run_as_user: int = Field(default=1034, ge=1, description="the user of images that BentoML builds")
-    pre_stop_s: int = Field(default=5, ge=1, description="a pod goes on so long after the gateway was told to leave it")
+    pre_stop_s: int = Field(default=30, ge=1, description="a pod goes on so long after the gateway was told to leave it")
     termination_grace_s: int = Field(default=60, ge=1, description="SIGKILL comes so long after the pod's deletion")
     gateway: str = Field(default="tidemill", description="the Gateway that routes attach to")
     gateway_namespace: str | None = Field(default=None, description="unset: the namespace of the routes")

@@ -11,6 +11,8 @@ from lake.ledger.taints import blocking
 from lake.recipe import Experiment
 
 KIND = "experiment"
+# Tells a replica under which name it answers and logs; see bentos/serving_config.py.
+VARIANT_VARIABLE = "TIDEMILL_VARIANT"
 # States of a version whose bento was made, and still is there.
 PACKAGED = ("ready", "challenger", "champion", "retired", "rolled_back")
 
@@ -50,7 +52,8 @@ class Experiments:
                 "experiment": experiment.model_dump(mode="json"),
             }
             connection.execute(update(rollouts).where(rollouts.c.rollout_id == begun.rollout_id).values(told))
-            self._rollouts.want_within(connection, model, begun.challenger, tag, environment)
+            named = {**environment, VARIANT_VARIABLE: variant}
+            self._rollouts.want_within(connection, model, variant, tag, named)
         return begun.model_copy(update={**told, "experiment": experiment})
 
     def all(self, model: str | None = None) -> list[RolloutState]:

@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 from bentos.decoder import GRAPH, Decoder
 from bentos.engine import Engine
 from bentos.openai_api import MAX_BODY_BYTES, add_routes
+from bentos.openai_types import ChatRequest
 from bentos.replica import Replica
-from bentos.serving_config import ServingConfig
+from bentos.serving_config import ServingConfig, ServingSettings
 from bentos.serving_metrics import ServingMetrics
 from bentos.text import TextCodec
 from lake.records import PredictionLog
@@ -254,13 +255,13 @@ def test_every_answer_enters_the_log(client: TestClient, server: Server) -> None
 
 
 def test_injected_errors_are_a_share_of_the_requests(client: TestClient, server: Server) -> None:
-    server.replica.error_rate, server.replica.draw = 0.5, random.Random(3)
+    server.replica.serving, server.replica.draw = ServingSettings(inject_error_rate=0.5), random.Random(3)
 
     statuses = [chat(client, max_tokens=1).status_code for _ in range(40)]
 
     assert set(statuses) == {200, 500}
     assert 10 <= statuses.count(500) <= 30
-    server.replica.error_rate = 1.0
+    server.replica.serving = ServingSettings(inject_error_rate=1.0)
     assert error(chat(client)) == (500, "injected_error", None)
 
 
@@ -385,3 +386,39 @@ def test_the_row_tells_the_user_and_whether_the_version_was_asked_for(
     assert client.post("/v1/chat/completions", json=body, headers=headers).status_code == 200
     (row,) = server.rows.taken
     assert (row.user, row.pinned) == logged
+
+
+def test_a_replica_may_have_defaults_of_its_own_for_what_a_request_leaves_open(
+    server: Server, client: TestClient
+) -> None:
+    server.replica.serving = ServingSettings(temperature=0.0, max_tokens=3)
+    first = chat(client, temperature=None, max_tokens=None).json()
+    assert first["usage"]["completion_tokens"] == 3
+    assert complete(client, temperature=None, max_tokens=None).json()["usage"]["completion_tokens"] == 3
+    again = chat(client, temperature=None, max_tokens=None).json()
+    assert again["choices"][0]["message"] == first["choices"][0]["message"]  # of temperature 0
+    assert chat(client, max_tokens=5).json()["usage"]["completion_tokens"] == 5
+
+
+def test_what_a_request_says_of_sampling_counts(client: TestClient) -> None:
+    serving = ServingSettings(temperature=0.3, top_p=0.8)
+    open_one = ChatRequest.model_validate({"model": "tiny", "messages": HELLO})
+    assert (open_one.sampling(serving).temperature, open_one.sampling(serving).top_p) == (0.3, 0.8)
+    said = ChatRequest.model_validate({"model": "tiny", "messages": HELLO, "temperature": 0, "top_p": 0.5})
+    assert (said.sampling(serving).temperature, said.sampling(serving).top_p) == (0, 0.5)
+    assert open_one.sampling(ServingSettings()).temperature == 1.0
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_replicas_system_prompt_is_for_chats_that_bring_none(server: Server, client: TestClient, role: str) -> None:
+    plain = chat(client).json()["usage"]["prompt_tokens"]
+    own = [{"role": role, "content": "Speak like a pirate."}, *HELLO]
+    with_own = chat(client, messages=own).json()["usage"]["prompt_tokens"]
+    server.replica.serving = ServingSettings(system_prompt="Answer%20in%20one%20sentence%2C%20for%20%24USD.")
+    assert server.replica.serving.system_prompt == "Answer in one sentence, for $USD."
+    told = [{"role": "system", "content": "Answer in one sentence, for $USD."}, *HELLO]
+    with_ours = chat(client).json()["usage"]["prompt_tokens"]
+    assert with_ours > plain
+    assert with_ours == chat(client, messages=told).json()["usage"]["prompt_tokens"]
+    assert chat(client, messages=own).json()["usage"]["prompt_tokens"] == with_own
+    assert server.rows.taken[-2].prompt == "Hello"  # what the user said, as before

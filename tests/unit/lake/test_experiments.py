@@ -100,7 +100,9 @@ def test_an_experiment_is_a_rollout_of_a_variant_and_touches_no_version(served: 
     assert (begun.rollout_id, begun.challenger, begun.champion) == ("docs.brevity-1", "v1-b1", "v1")
     assert (begun.kind, begun.experiment, version_of(begun)) == ("experiment", BREVITY, "v1")
     (replica,) = served.rollouts.wanted_replicas()
-    assert (replica.version, replica.tag, replica.environment) == ("v1-b1", "docs:v1", {"A": "b"})
+    assert (replica.version, replica.tag, replica.environment) == (
+        "v1-b1", "docs:v1", {"A": "b", "TIDEMILL_VARIANT": "v1-b1"},
+    )  # fmt: skip
     assert not served.rollouts.drop_replica("docs", "v1-b1")
     assert end(served, begun.rollout_id)
     assert served.versions.all("docs") == before

@@ -37,6 +37,8 @@ REQUIREMENTS = (
     "starlette",
     "tokenizers",
 )
+# A label of bentos whose replicas may serve as variants: by the variables of `serving_config`.
+VARIANTS = "variants"
 _SERVED_MODULES = ("bentos.service", "bentos.build_bento")
 _TOLD_LINES = 5
 
@@ -50,10 +52,12 @@ def package(
     workdir: Path,
     bento_id: str,
     prefix: str,
+    name: str | None = None,
 ) -> Bento:
     """Build `<model>:<version>` into `bentoml_home`, replacing what an attempt that died has left there.
 
-    Its archive goes to `prefix` in the bucket.
+    Its archive goes to `prefix` in the bucket. `name` stands for the version in the tag, for a second bento of one
+    version: in another precision.
 
     Raises TidemillError with the last lines of the build's output when it fails, StorageError when the bucket does.
     """
@@ -65,20 +69,21 @@ def package(
         "model": exported.model,
         "variant": exported.variant,
         "bento_id": bento_id,
+        VARIANTS: "yes",
     }
     order = BuildOrder(
         model=exported.model,
-        version=exported.version,
+        version=name or exported.version,
         labels=labels,
         onnx=str(onnx),
         scratch=str(workdir),
         source=str(workdir / "source"),
         packages=tuple(f"{name}=={installed_version(name)}" for name in REQUIREMENTS),
     )
-    _write_source(workdir / "source", exported, recipe, Path(order.onnx))
+    _write_source(workdir / "source", exported, recipe, Path(order.onnx), order.version)
     _remove_from_store(bentoml_home, order, ("models", "bentos"))
     _build(order, bentoml_home, workdir)
-    archive = workdir / f"{exported.model}-{exported.version}.tar.gz"
+    archive = workdir / f"{order.model}-{order.version}.tar.gz"
     _pack(_store_path(bentoml_home, "bentos", order), archive)
     key = f"{prefix}{archive.name}"
     bucket.upload(archive, key)
@@ -100,7 +105,7 @@ def restore(bento: Bento, onnx_prefix: str, address: BucketAddress, bentoml_home
     bucket = Bucket(address)
     order = BuildOrder(
         model=bento.model,
-        version=bento.version,
+        version=bento.tag.partition(":")[2],
         labels=bento.labels,
         onnx=str(workdir / "onnx"),
         scratch=str(workdir),
@@ -139,7 +144,7 @@ def _fetched(bucket: Bucket, prefix: str, workdir: Path) -> Path:
     return folder
 
 
-def _write_source(folder: Path, exported: ExportedModel, recipe: Recipe, onnx: Path) -> None:
+def _write_source(folder: Path, exported: ExportedModel, recipe: Recipe, onnx: Path, version: str) -> None:
     facts = read_facts(onnx)
     if (facts.model, facts.version) != (exported.model, exported.version):
         raise TidemillError(
@@ -152,7 +157,7 @@ def _write_source(folder: Path, exported: ExportedModel, recipe: Recipe, onnx: P
     copy_source(source_closure(*_SERVED_MODULES), folder)
     config = ServingConfig(
         model=exported.model,
-        version=exported.version,
+        version=version,
         log_share=recipe.monitoring.log_share,
         created=int((onnx / "tidemill.json").stat().st_mtime),
     )

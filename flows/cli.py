@@ -16,6 +16,7 @@ from rich.tree import Tree
 
 from flows import cli_erase, cli_feedback, cli_prepare
 from flows.cli_data import data_commands
+from flows.cli_experiment import experiment_commands
 from flows.cli_ledger import ledger_commands
 from flows.cli_models import ModelArgument, models_commands
 from flows.cli_rollout import rollout_commands
@@ -36,6 +37,7 @@ commands.add_typer(data_commands, name="data")
 commands.add_typer(ledger_commands, name="ledger")
 commands.add_typer(models_commands, name="models")
 commands.add_typer(rollout_commands, name="rollout")
+commands.add_typer(experiment_commands, name="experiment")
 commands.command()(cli_prepare.prepare)
 commands.command()(cli_feedback.feedback)
 commands.command()(cli_erase.erase)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from flows.context import Context
 from flows.erase import waits_for
+from flows.precisions import EXPORT_STAGE, PACKAGE_STAGE
 from lake.layout import version_folder
 from lake.ledger.erasures import Erasure
 from lake.ledger.taints import Taint
@@ -129,7 +130,13 @@ def _status(context: Context, erasure: Erasure) -> ErasureStatus:
 
 
 def _artifacts(context: Context, model: str, version: str) -> tuple[str, ...]:
-    named = (("train", "adapter_prefix"), ("export", "onnx_prefix"), ("package", "archive_key"))
+    named = (
+        ("train", "adapter_prefix"),
+        ("export", "onnx_prefix"),
+        ("package", "archive_key"),
+        (EXPORT_STAGE, "onnx_prefix"),
+        (PACKAGE_STAGE, "archive_key"),
+    )
     return tuple(
         str(record[name])
         for stage, name in named
@@ -141,7 +148,9 @@ def _artifacts(context: Context, model: str, version: str) -> tuple[str, ...]:
 def _delete_here(context: Context, version: Version) -> None:
     """Delete what this machine has of a version: BentoML's model and bento, the scratch of its stages."""
     for kind in ("models", "bentos"):
-        shutil.rmtree(context.bentoml_home / kind / version.model / version.version, ignore_errors=True)
+        folder = context.bentoml_home / kind / version.model
+        for path in (folder / version.version, *folder.glob(f"{version.version}-*")):  # other precisions
+            shutil.rmtree(path, ignore_errors=True)
     prefix = version_folder(version.model, version.version)
     for attempt in context.ledger.stages.attempts():
         if attempt.prefix.startswith(prefix):

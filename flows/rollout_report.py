@@ -70,10 +70,10 @@ def report_markdown(view: RolloutView) -> str:
     state = view.state
     ended = view.ended_at or view.seen_at
     lines = [
-        f"## {_cell(state.rollout_id)}: {_cell(words.stage_of(state))}",
+        f"## {escaped(state.rollout_id)}: {escaped(words.stage_of(state))}",
         "",
-        f"{_cell(words.versus(state))}; began {state.started_at:%Y-%m-%d %H:%M:%S} UTC, "
-        f"{words.duration_in_words(words.elapsed_s(state.started_at, ended))}. {_cell(view.reason)}",
+        f"{escaped(words.versus(state))}; began {state.started_at:%Y-%m-%d %H:%M:%S} UTC, "
+        f"{words.duration_in_words(words.elapsed_s(state.started_at, ended))}. {escaped(view.reason)}",
         "",
         f"Plan: {words.plan_in_short(state)}. "
         f"Error budget {state.plan.error_budget:g} in all, {state.plan.check_budget:.2g} for each check.",
@@ -89,7 +89,7 @@ def report_markdown(view: RolloutView) -> str:
 
 def _decision(decision: RolloutDecision) -> list[str]:
     ours, theirs = decision.challenger_stats, decision.champion_stats
-    lines = [f"**{decision.decided_at:%H:%M:%S}** {_cell(words.decision_in_words(decision))}", ""]
+    lines = [f"**{decision.decided_at:%H:%M:%S}** {escaped(words.decision_in_words(decision))}", ""]
     if ours.n_requests or theirs.n_requests:
         lines += [
             f"Within the step the challenger failed {ours.n_errors:,} of {ours.n_requests:,} requests, "
@@ -105,9 +105,9 @@ def _decision(decision: RolloutDecision) -> list[str]:
 
 def _table(checks: Sequence[CheckResult]) -> list[str]:
     header = [f"| {' | '.join(words.EVIDENCE)} |", f"|{'---|' * len(words.EVIDENCE)}"]
-    return [*header, *(f"| {' | '.join(map(_cell, words.evidence_row(check)))} |" for check in checks)]
+    return [*header, *(f"| {' | '.join(map(escaped, words.evidence_row(check)))} |" for check in checks)]
 
 
-def _cell(text: str) -> str:
+def escaped(text: str) -> str:
     """Reasons may quote what a model's process has said: nothing in them is Markdown or HTML."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -143,7 +143,7 @@ def split_in_words(split: SplitResult | None) -> str:
 
 
 def decision_in_words(decision: RolloutDecision) -> str:
-    names = {"roll_back": "rolled back", "promote": "went on", "start": "began", "hold": "held"}
+    names = {"roll_back": "rolled back", "promote": "went on", "start": "began", "hold": "held", "end": "ended"}
     return f"{names[decision.action]}, {decision.from_stage} → {decision.to_stage}: {decision.reason}"
 
 

@@ -41,7 +41,7 @@ def version_prefix(model: str, version: str, part: str) -> str:
 
 
 def report_prefix(model: str, kind: str, report_id: str) -> str:
-    """`kind` is `check`, `training`, `evaluation`, `drift` or `rollout`."""
+    """`kind` is `check`, `training`, `evaluation`, `drift`, `rollout` or `experiment`."""
     return f"reports/{model}/{kind}/{report_id}/"
 
 

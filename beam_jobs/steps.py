@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from beam_jobs.memory import release
 from beam_jobs.mix.classifier import Classifier
 from beam_jobs.numbers import is_fresh, source_name
 from beam_jobs.part import Part
@@ -62,6 +63,7 @@ class OnStore(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
         self.job = job
 
     def setup(self) -> None:
+        release()  # the step before has ended
         self.store = self.job.store.open()
         self.sources = cache(lambda name: self.job.sources[name].open())
         self.documents = Documents(self._shingles)

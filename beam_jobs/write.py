@@ -69,7 +69,9 @@ def write_source(
     reserve = table.take(left_out.reserved)
     table = _with_reasons(table, left_out)
     table = table.append_column("id", ids_of(table))
-    kept = table.filter(pc.is_null(table["reason"]))
+    is_kept = pc.is_null(table["reason"])
+    # Text is most of a chunk: it is copied once, into the shard.
+    kept = table.drop_columns("text").filter(is_kept)
     counts: Counts = {
         "rejected": dict(Counter(table["reason"].drop_null().to_pylist())),
         "reserved": {"documents": len(reserve)},
@@ -78,23 +80,25 @@ def write_source(
         "languages": dict(Counter(kept["lang"].to_pylist())),
     }
     splits = splits_of(kept["exact"].to_numpy(), rules.validation_share, rules.test_share)
+    split_of = np.full(len(table), "", splits.dtype)
+    split_of[np.asarray(is_kept)] = splits
     for split in SPLITS:
-        shard = kept.select(_SHARD).filter(pa.array(splits == split))
+        shard = table.select(_SHARD).filter(pa.array(split_of == split))
         if len(shard):
             store.put_table(f"{prefix}shards/{split}-{name}.parquet", shard)
             for count, column in (("characters", "n_characters"), ("tokens", "n_tokens")):
                 counts.setdefault(count, {})[split] = pc.sum(shard[column]).as_py()
             counts.setdefault("documents", {})[split] = len(shard)
-    rejects = table.filter(pc.is_valid(table["reason"]))
+    rejects = table.select(_REJECTS).filter(pc.is_valid(table["reason"]))
     if paragraphs is not None:
         paragraphs = paragraphs.filter(pc.is_in(paragraphs["place_id"], kept["place_id"].combine_chunks()))
     for folder, rows in (
         ("signatures", kept.select(_SIGNATURES)),
         ("shingles", kept.select(_SHINGLES)),
-        ("rejects", rejects.select(_REJECTS)),
+        ("rejects", rejects),
         ("reserve", reserve),
         ("paragraphs", paragraphs or ()),
-        ("frequencies", _frequencies(kept, rules)),
+        ("frequencies", _frequencies(table, rules)),
     ):
         if len(rows):
             store.put_table(f"{prefix}{folder}/{name}.parquet", rows)
@@ -126,11 +130,12 @@ def _with_reasons(table: pa.Table, left_out: LeftOut) -> pa.Table:
     )
 
 
-def _frequencies(kept: pa.Table, rules: PrepareRules) -> pa.Table:
+def _frequencies(table: pa.Table, rules: PrepareRules) -> pa.Table:
     """In how many of the kept documents each term stands, where the recipe weighs documents by that."""
     if rules.mix is None or rules.mix.value != "tfidf":
         return ()
-    return document_frequencies(terms_of(kept["text"].to_pylist())).to_table()
+    kept = table["text"].filter(pc.is_null(table["reason"]))
+    return document_frequencies(terms_of(kept.to_pylist())).to_table()
 
 
 def _redacted(table: pa.Table) -> dict[str, int]:

@@ -38,7 +38,12 @@ def source_name(source: int) -> str:
 
 def numbers_of(source: int, n_rows: int) -> Numbers:
     """The numbers of a source's rows: int64 `[n_rows]`."""
-    return (source << ROW_BITS) + np.arange(n_rows, dtype=np.int64)
+    return numbers_at(source, np.arange(n_rows, dtype=np.uint32))
+
+
+def numbers_at(source: int, rows: NDArray[np.uint32]) -> Numbers:
+    """The numbers of some of a source's rows."""
+    return (source << ROW_BITS) + rows.astype(np.int64)
 
 
 def place_of(number: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from beam_jobs.annotate import Annotator
 from beam_jobs.dedup import Duplicate, decide, first_copies
 from beam_jobs.erase import refuse
 from beam_jobs.neighbours import Entries, Pairs, candidate_pairs, unique_pairs
-from beam_jobs.numbers import by_source, fresh_source, numbers_of, place_of, source_name
+from beam_jobs.numbers import by_source, fresh_source, numbers_at, place_of, source_name
 from beam_jobs.part import (
     Part,
     clean_rows,
@@ -194,37 +194,36 @@ def packed(source: int, table: pa.Table) -> Packed:
 
 
 Meeting: TypeAlias = tuple[str, int]
+# A source's rows, uint32, their exact hashes or signatures, uint64, and the keys that they are found by, uint32.
+Dealt: TypeAlias = tuple[int, bytes, bytes, bytes]
 
 
-def _by_hash(found: Packed) -> Iterator[tuple[Meeting, tuple[bytes, ...]]]:
+def _by_hash(found: Packed) -> Iterator[tuple[Meeting, Dealt]]:
     """Deal a source's hashes out: equal ones meet, whatever their sources. An exact hash of 0 stands for none."""
     exact, signatures = np.frombuffer(found.exact, np.uint64), np.frombuffer(found.signatures, np.uint64)
     keys, rows = np.frombuffer(found.keys, np.uint32), np.frombuffer(found.rows, np.uint32)
-    numbers = numbers_of(found.source, len(exact))
     for partition in range(PARTITIONS):
-        chosen = (exact % PARTITIONS == partition) & (exact != 0)
-        if chosen.any():
-            yield ("exact", partition), (exact[chosen].tobytes(), numbers[chosen].tobytes())
+        of = np.flatnonzero((exact % PARTITIONS == partition) & (exact != 0)).astype(np.uint32)
+        if len(of):
+            yield ("exact", partition), (found.source, of.tobytes(), exact[of].tobytes(), b"")
         chosen = keys % PARTITIONS == partition
         if chosen.any():
             of = rows[chosen]
-            yield ("keys", partition), (keys[chosen].tobytes(), numbers[of].tobytes(), signatures[of].tobytes())
+            yield ("keys", partition), (found.source, of.tobytes(), signatures[of].tobytes(), keys[chosen].tobytes())
 
 
-def _candidates(
-    item: tuple[Meeting, Iterable[tuple[bytes, ...]]], max_hamming: int
-) -> Iterator[tuple[int, tuple[str, bytes]]]:
+def _candidates(item: tuple[Meeting, Iterable[Dealt]], max_hamming: int) -> Iterator[tuple[int, tuple[str, bytes]]]:
     """Hashes that met → pairs `(earlier, later)`, by the later one's source."""
     (kind, _), told = item
-    columns = [b"".join(each) for each in zip(*told, strict=True)]
+    sources, rows, hashes, keys = zip(*told, strict=True)
+    numbers = np.concatenate(
+        [numbers_at(source, np.frombuffer(each, np.uint32)) for source, each in zip(sources, rows, strict=True)]
+    )
+    of_each = np.frombuffer(b"".join(hashes), np.uint64)
     if kind == "exact":
-        pairs = first_copies(np.frombuffer(columns[0], np.uint64), np.frombuffer(columns[1], np.int64))
+        pairs = first_copies(of_each, numbers)
     else:
-        entries = Entries(
-            np.frombuffer(columns[0], np.uint32),
-            np.frombuffer(columns[1], np.int64),
-            np.frombuffer(columns[2], np.uint64),
-        )
+        entries = Entries(np.frombuffer(b"".join(keys), np.uint32), numbers, of_each)
         pairs = unique_pairs(candidate_pairs(entries, max_hamming))
     for source, some in by_source(pairs[:, 1], pairs):
         yield source, (kind, some.tobytes())

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
@@ -24,6 +24,10 @@ from lake.errors import TidemillError
 from lake.settings import Settings
 
 APPLY_TIMEOUT_S = 15.0
+# A request is given its cluster's name with its headers, and looks the cluster up once its body was read.
+ROUTED_GRACE_S = 0.5
+# Three parts of a change may each take APPLY_TIMEOUT_S; who holds the routes for longer hangs.
+LOCK_TIMEOUT_S = 60.0
 # Envoy's names for the two subscriptions: their statistics tell versions and refusals.
 ROUTES = f"http.gateway.rds.{ROUTES_NAME}"
 CLUSTERS = "cluster_manager.cds"
@@ -99,6 +103,7 @@ def _applied(settings: Settings, routing: Routing, timeout_s: float) -> str:
         routes = render_routes(routing, created=int(time.time()))
         _offer(admin, dynamic / "rds.json", ROUTES, _discovery(version, [routes]), timeout_s)
         if wanted != union:
+            time.sleep(ROUTED_GRACE_S)
             document = _discovery(f"{version}-remove", _clusters(wanted))
             _offer(admin, dynamic / "cds.json", CLUSTERS, document, timeout_s)
     return version
@@ -110,7 +115,7 @@ def _fenced(settings: Settings, token: int) -> Iterator[None]:
     folder = settings.home / "gateway"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "apply.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock(lock)
         newest = _read(folder / "lease.json").get("token", 0)
         if newest > token:
             raise LeaseLost(
@@ -122,6 +127,24 @@ def _fenced(settings: Settings, token: int) -> Iterator[None]:
         if newest < token:
             _write(folder / "lease.json", {"token": token})
         yield
+
+
+def _lock(lock: IO[str]) -> None:
+    """Raises GatewayError when another process keeps the lock: one that was stopped in the middle of its own change."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise GatewayError(
+                    "gateway",
+                    expected=f"the routes to be free to change within {LOCK_TIMEOUT_S:g} s",
+                    got="another process in the middle of changing them",
+                    remedy=f"'fuser {lock.name}' tells which; end it if it hangs",
+                ) from error
+        time.sleep(_POLL_S)
 
 
 def _offer(

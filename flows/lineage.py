@@ -8,6 +8,7 @@ from flows.context import Context
 from flows.datasets import checkpoint_of, current_datasets, datasets_by_id, seen_by
 from lake.errors import TidemillError
 from lake.ledger.arrivals import ObjectState
+from lake.ledger.experiments import version_of
 from lake.ledger.versions import Version
 from lake.records import Bento, Checkpoint, Dataset, ExportedModel
 from lake.tombstones import chain_to, who_saw
@@ -40,6 +41,8 @@ def lineage(context: Context, subject: str) -> Node:
     if subject.startswith("inbox/"):
         return _object_up(context, subject)
     model, _, name = subject.partition("/")
+    variants = {state.challenger: version_of(state) for state in context.ledger.experiments.all(model)}
+    name = variants.get(name, name)  # an experiment's arm is of a version
     version = context.ledger.versions.get(model, name) if name else context.ledger.versions.champion(model)
     if version is None:
         raise TidemillError(

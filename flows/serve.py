@@ -15,6 +15,7 @@ from bentos.controller import open_target
 from bentos.watchdog import Watchdog
 from flows.complaints import Complaints
 from flows.context import Context
+from flows.experiment_report import ExperimentReports
 from flows.handover import Handover
 from flows.reaper import Reaper, beating
 from flows.rollout_quality import RolloutQuality
@@ -45,6 +46,7 @@ class Server:
         threads = FlowThreads(reaper.own_runs, self._news.set)
         self._handover = Handover(context, threads, reaper, self._complaints)
         self._quality = RolloutQuality(context, self._complaints)
+        self._reports = ExperimentReports(context)
 
     def run(self) -> None:
         """Take up what earlier processes left, then watch and hand over until told to stop.
@@ -64,6 +66,7 @@ class Server:
             while not self.stopping.is_set():
                 started = time.monotonic()
                 self._complaints.attempt("handing over", self._handover.tick)
+                self._complaints.attempt("reports of experiments", self._reports.tick)
                 every_s = min(self.context.settings.poll_interval_s, HAND_OVER_EVERY_S)
                 self._news.wait(max(0.0, every_s - (time.monotonic() - started)))
                 self._news.clear()

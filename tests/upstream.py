@@ -25,7 +25,10 @@ from starlette.routing import Route
 
 
 class ModelServer:
-    """Counts live and mirrored requests; fails the share TIDEMILL_INJECT_ERROR_RATE of them, drawn with a fixed seed."""
+    """Counts live and mirrored requests; fails the share TIDEMILL_INJECT_ERROR_RATE of them, drawn with a fixed seed.
+
+    Takes 1 ms more for each of TIDEMILL_MAX_TOKENS, and tells the TIDEMILL_VARIANT that it serves as.
+    """
 
     def __init__(self, tag: str, error_rate: float) -> None:
         self.tag, self.error_rate = tag, error_rate
@@ -39,13 +42,15 @@ class ModelServer:
         self.seen["headers"] = dict(request.headers)
         if self.draw.random() < self.error_rate:
             return JSONResponse({"error": {"message": "injected"}}, 500)
-        await asyncio.sleep(0.005)  # the gateway counts latency in whole milliseconds
-        told = {"model": body["model"], "tag": self.tag, "path": request.url.path}
+        # The gateway counts latency in whole milliseconds.
+        await asyncio.sleep(0.005 + 0.001 * int(os.environ.get("TIDEMILL_MAX_TOKENS", "0")))
+        variant = os.environ.get("TIDEMILL_VARIANT")
+        told = {"model": body["model"], "tag": self.tag, "path": request.url.path, "variant": variant}
         if body.get("stream"):
             return StreamingResponse(self.stream(told), media_type="text/event-stream")
         return JSONResponse(told, headers={"x-tidemill-model": self.tag})
 
-    async def stream(self, told: dict[str, str]) -> AsyncIterator[str]:
+    async def stream(self, told: dict[str, str | None]) -> AsyncIterator[str]:
         """The first event at once, the second only after `/release`."""
         yield f"data: {json.dumps(told)}\n\n"
         await self.released.wait()

@@ -14,7 +14,7 @@ from bentos.sequential.split import log_e
 from bentos.verdicts import SPLIT_ALPHA, SUSPICION_ALPHA
 from lake.recipe import Rollout
 
-HOLD, PROMOTE, ROLL_BACK = 0, 1, 2
+HOLD, PROMOTE, ROLL_BACK, INCONCLUSIVE = range(4)
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class _Running(_Arrays):
 @dataclass
 class _Tally:
     rolled_back: Floats
+    inconclusive: Floats
     promoted: Floats
     verdict_s: Floats
     n_requests: Floats
@@ -59,7 +60,7 @@ def simulated(
     running = _Running(
         np.arange(n), np.zeros(n, dtype=np.int64), zeros, np.zeros((n, 4)), zeros.copy(), np.zeros((n, N_RECENT, 4))
     )
-    tally = _Tally(zeros.copy(), zeros.copy(), np.full(n, float(HORIZON_S)), zeros.copy(), zeros.copy())
+    tally = _Tally(zeros.copy(), zeros.copy(), zeros.copy(), np.full(n, float(HORIZON_S)), zeros.copy(), zeros.copy())
     tally.recorded = {number: [] for number in range(n_recorded)}
     for second in range(1, HORIZON_S + 1):
         block, latencies = _one_second(rng, plan, scenario, running, tally)
@@ -76,7 +77,14 @@ def simulated(
             running, rates, medians = running.kept(rows), rates.kept(rows), medians.kept(rows)
         if not len(running.number):
             break
-    outcome = Outcome(tally.rolled_back > 0, tally.promoted > 0, tally.verdict_s, tally.n_requests, tally.n_exposed)
+    outcome = Outcome(
+        tally.rolled_back > 0,
+        tally.inconclusive > 0,
+        tally.promoted > 0,
+        tally.verdict_s,
+        tally.n_requests,
+        tally.n_exposed,
+    )
     return outcome, list(tally.recorded.values())
 
 
@@ -124,7 +132,7 @@ def _actions(plan: Rollout, running: _Running, rates: Rates, medians: Medians) -
         found = next(each for each in plan.checks if each.metric == check)
         suspicious = (test.effect() > found.allowed) & (test.peak > -np.log(SUSPICION_ALPHA))
         early |= told & ((test.least_n() < found.min_samples) | suspicious)
-    late = np.where(running.elapsed_s >= max_s, ROLL_BACK, HOLD)
+    late = np.where(running.elapsed_s >= max_s, INCONCLUSIVE, HOLD)
     action: Ints = np.select([burst, broken, worse, early], [ROLL_BACK, late, ROLL_BACK, late], PROMOTE)
     return action
 
@@ -138,9 +146,10 @@ def _moved(plan: Rollout, running: _Running, action: Ints, second: int, tally: _
     running.of_step[promoted] = 0
     running.recent[promoted] = 0
     at_full = running.step >= len(plan.steps)
-    back = action == ROLL_BACK
+    back, late = action == ROLL_BACK, action == INCONCLUSIVE
     tally.rolled_back[running.number[back]] = 1
+    tally.inconclusive[running.number[late]] = 1
     tally.promoted[running.number[at_full]] = 1
-    ended: Bools = at_full | back
+    ended: Bools = at_full | back | late
     tally.verdict_s[running.number[ended]] = second
     return ended

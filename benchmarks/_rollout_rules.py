@@ -85,7 +85,7 @@ def ruled(rule: Rule, scenario: Scenario, n: int, seed: int) -> Outcome:
         step = step + (goes_on & (~failed if rule.pause_s is None else now_s % rule.pause_s == 0))
         promoted |= goes_on & (step >= len(rule.weights))
         verdict_s = np.where(running & (rolled_back | promoted), now_s, verdict_s)
-    return Outcome(rolled_back, promoted, verdict_s, n_requests, n_exposed)
+    return Outcome(rolled_back, np.zeros(n, dtype=bool), promoted, verdict_s, n_requests, n_exposed)
 
 
 def _failed(rng: np.random.Generator, rule: Rule, scenario: Scenario, answered: Ints) -> Bools:

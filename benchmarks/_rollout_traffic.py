@@ -49,10 +49,12 @@ class Scenario:
 class Outcome:
     """Of `n` rollouts each: whether it was rolled back, when the verdict came (`HORIZON_S`: none), requests until then.
 
-    `n_exposed` are requests of clients that the challenger answered until the verdict.
+    `inconclusive`: not for what was seen, but as a step's time was over without a verdict. `n_exposed` are requests of
+    clients that the challenger answered until the verdict.
     """
 
     rolled_back: Bools
+    inconclusive: Bools
     promoted: Bools
     verdict_s: Floats
     n_requests: Floats

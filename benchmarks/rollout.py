@@ -25,18 +25,21 @@ from bentos.verdicts import SPLIT_ALPHA
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.recipe.rollout_metrics import Stage
 
-N_NULL, N_WORSE, N_RULED = 2_000, 500, 2_000
+N_NULL, N_WORSE, N_RULED = 2_000, 400, 2_000
 WATCHED_S = 1_800
 N_REPLAYED, REPLAYED_S = 3, 200
 
 NULL = Scenario("no worse")
+RARE_NULL = Scenario("no worse, both fail 0.1 %", errors=0.001)
 NULLS = (
     NULL,
+    RARE_NULL,
     Scenario("no worse, 2 requests/s", rate_per_s=2),
     Scenario("no worse, both fail 20 %, 2 requests/s", errors=0.2, rate_per_s=2),
 )
 WORSE = (
     Scenario("+1 point of errors", more_errors=0.01),
+    Scenario("+1 point of errors on 0.1 %", more_errors=0.01, errors=0.001),
     Scenario("+2 points of errors", more_errors=0.02),
     Scenario("+5 points of errors", more_errors=0.05),
     Scenario("10 % slower", slower=1.1),
@@ -49,12 +52,11 @@ FLAGGERS_STEPS: Steps = tuple(("canary", weight / 100) for weight in FLAGGER.wei
 
 
 def plan(errors: float, median: float, steps: Steps = STEPS, **limits: float) -> Rollout:
-    """Steps of a minute each, unless `limits` say otherwise, and the two checks that roll back without a prediction log."""
+    """Steps of 1 to 15 minutes, unless `limits` say otherwise; the two checks that roll back without a prediction log."""
+    limits = {"min_duration_s": 60, "max_duration_s": 900, **limits}
     return Rollout(
         steps=tuple(
-            RolloutStep.model_validate(
-                {"stage": stage, "share": share, "min_duration_s": 60, "sticky": "none", **limits}
-            )
+            RolloutStep.model_validate({"stage": stage, "share": share, "sticky": "none", **limits})
             for stage, share in steps
         ),
         checks=(
@@ -73,7 +75,7 @@ def _default_plan() -> Rollout:
 
 DEFAULT = "ours, the recipe's defaults"
 STRICT = "ours, margins 0 and 1.0"
-LENIENT = "ours, margins 0.5 points and 1.1"
+LENIENT = "ours, margins 0.5 points and 1.1"  # 10 % slower is within it
 OURS = {
     STRICT: plan(0.0, 1.0),
     LENIENT: plan(0.005, 1.1),
@@ -109,8 +111,7 @@ def _rows() -> Iterator[Row]:
         print(f"{scenario.name} …", flush=True)
         n = N_NULL if scenario.is_null else N_WORSE
         for name, ours in OURS.items():
-            if scenario.is_null or scenario.rate_per_s == NULL.rate_per_s:
-                yield Row(name, scenario, simulated(ours, scenario, n, seed=number)[0])
+            yield Row(name, scenario, simulated(ours, scenario, n, seed=number)[0])
         for rule in RULES:
             yield Row(rule.name, scenario, ruled(rule, scenario, N_RULED, seed=number))
 
@@ -119,7 +120,11 @@ def _false_alarms(by: dict[tuple[str, str], Row]) -> Iterator[Figure]:
     for scenario in NULLS:
         for name, ours in OURS.items():
             row = by[name, scenario.name]
-            how = f"of {N_NULL}, looked at every second until promoted; budget {ours.error_budget:.0%}"
+            late, held = row.outcome.inconclusive.mean(), 1 - row.rolled_back - row.outcome.promoted.mean()
+            how = (
+                f"of {N_NULL}, looked at every second until promoted; budget {ours.error_budget:.0%}; within the hour "
+                f"{held:.1%} more were not promoted ({late:.1%} given up)"
+            )
             yield at_most(f"rolled back, {scenario.name}: {name}", row.rolled_back, 0.01, "", how)
         for rule in RULES:
             row = by[rule.name, scenario.name]
@@ -131,7 +136,7 @@ def _watched() -> Iterator[Figure]:
     print("watched without end …", flush=True)
     limits = {"min_duration_s": WATCHED_S, "max_duration_s": WATCHED_S}
     outcome, _ = simulated(plan(0.0, 1.0, (("ab", 0.5),), **limits), NULL, N_NULL, seed=100)
-    alarms = float((outcome.verdict_s < WATCHED_S).mean())
+    alarms = float(outcome.rolled_back.mean())
     how = f"of {N_NULL} no worse, margins 0 and 1.0, looked at every second for {WATCHED_S} s at 50/50"
     yield at_most("rolled back though watched without end", alarms, 0.01, "", how)
 
@@ -164,11 +169,12 @@ def _beside(by: dict[tuple[str, str], Row]) -> Iterator[Figure]:
             )
             ratio = ours / theirs
             figure = f"bad requests served, {name}, over {rule.name}'s"
-            yield at_most(figure, ratio, 1, "×", how) if rule in (FLAGGER, ARGO) else told(figure, ratio, "×", how)
+            is_asked = name == STRICT and rule in (FLAGGER, ARGO)
+            yield at_most(figure, ratio, 1, "×", how) if is_asked else told(figure, ratio, "×", how)
     aborted = {rule.name: sum(by[rule.name, each.name].rolled_back for each in NULLS) / len(NULLS) for rule in RULES}
     for name in (STRICT, LENIENT):
         mine = sum(by[name, each.name].rolled_back for each in NULLS) / len(NULLS)
-        how = f"of all three kinds; {', '.join(f'{rule} {share:.1%}' for rule, share in aborted.items())}"
+        how = f"of all four kinds; {', '.join(f'{rule} {share:.1%}' for rule, share in aborted.items())}"
         yield at_most(f"false aborts: {name}", mine, aborted[FLAGGER.name], "", how)
 
 
@@ -188,11 +194,11 @@ def _replayed() -> Iterator[Figure]:
 
 def _split() -> Iterator[Figure]:
     print("splits …", flush=True)
-    noticed, after = _broken_splits(0.48, 2_000, seed=300)
-    how = f"of 2000 splits planned as 50/50, p < {SPLIT_ALPHA:g}; half of them after {after:.0f} requests"
+    noticed, after = _broken_splits(0.48, 1_500, seed=300)
+    how = f"of 1500 splits planned as 50/50, p < {SPLIT_ALPHA:g}; half of them after {after:.0f} requests"
     yield at_least("48/52 noticed within 20,000 requests", noticed, 0.95, "", how)
-    noticed, _ = _broken_splits(0.5, 4_000, seed=301)
-    yield at_most("50/50 taken for broken", noticed, 0.001, "", "of 4000, looked at after each of 20,000 requests")
+    noticed, _ = _broken_splits(0.5, 2_000, seed=301)
+    yield at_most("50/50 taken for broken", noticed, 0.001, "", "of 2000, looked at after each of 20,000 requests")
 
 
 def _broken_splits(share: float, n: int, seed: int, n_requests: int = 20_000) -> tuple[float, float]:
@@ -211,14 +217,24 @@ def _show(rows: Sequence[Row]) -> None:
     console = Console(width=140)
     for scenario in dict.fromkeys(row.scenario for row in rows):
         table = Table(title=scenario.name, title_justify="left", title_style="bold")
-        columns = ("rule", "rolled back", "promoted", "bad served", "exposed", "requests", "minutes, median", "90 %")
+        columns = (
+            "rule",
+            "rolled back",
+            "given up",
+            "promoted",
+            "bad served",
+            "exposed",
+            "requests",
+            "minutes, median",
+            "90 %",
+        )
         for column in columns:
             table.add_column(column, justify="left" if column == "rule" else "right")
         for row in (row for row in rows if row.scenario == scenario):
             outcome = row.outcome
             minutes = (f"{np.quantile(outcome.verdict_s, share) / 60:.1f}" for share in (0.5, 0.9))
             table.add_row(
-                row.rule, f"{row.rolled_back:.1%}", f"{outcome.promoted.mean():.1%}",
+                row.rule, f"{row.rolled_back:.1%}", f"{outcome.inconclusive.mean():.1%}", f"{outcome.promoted.mean():.1%}",
                 "" if scenario.is_null else f"{row.bad_served:.0f}",
                 f"{np.median(outcome.n_exposed):.0f}", f"{np.median(outcome.n_requests):.0f}", *minutes,
             )  # fmt: skip

@@ -72,10 +72,11 @@ def points_of(name: str, looks: Sequence[RolloutLook], axis: TimeAxis) -> list[P
 
 
 def observed_percent(look: RolloutLook) -> float | None:
-    """The challenger's part of the step's requests so far; None before the first."""
+    """The challenger's part of the step's requests so far; None before the first.
+
+    Of requests also where whole users are split: what `look.split` counts then is told of them.
+    """
     n_champion, n_challenger = look.champion_stats.n_requests, look.challenger_stats.n_requests
-    if look.split is not None:
-        n_champion, n_challenger = look.split.n_champion, look.split.n_challenger
     # What is mirrored is answered by the champion too.
     n = n_champion if look.stage == "shadow" else n_champion + n_challenger
     return min(100.0, 100 * n_challenger / n) if n else None
@@ -105,7 +106,7 @@ def effect_range(points: Sequence[Point]) -> tuple[float, float]:
 
 
 def effect_ticks(is_ratio: bool, low: float, high: float) -> list[float]:
-    """Three to five round values between `low` and `high`."""
+    """A few round values between `low` and `high`."""
     if is_ratio:
         for values in (
             (0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0),
@@ -117,7 +118,7 @@ def effect_ticks(is_ratio: bool, low: float, high: float) -> list[float]:
             if len(ticks) <= 5:
                 return ticks
         return [1.0]
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

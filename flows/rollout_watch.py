@@ -128,7 +128,7 @@ def _step_lines(view: RolloutView, glyphs: Glyphs) -> Iterator[RenderableType]:
     yield _line(
         f"step {state.step_index + 1} of {n_steps}",
         f"{words.duration_in_words(elapsed_s)} of at most {words.duration_in_words(step.max_duration_s)}{least}; "
-        f"{n:,} of {step.min_requests:,} requests",
+        f"{n:,} requests ({step.min_requests:,} needed)",
     )
     mirrored = "copied to" if step.stage == "shadow" else "to"
     share = words.share_in_words(step.share)

@@ -133,7 +133,7 @@ def evidence_row(check: CheckResult) -> tuple[str, ...]:
 
 def split_in_words(split: SplitResult | None) -> str:
     """To be read after the word split."""
-    if split is None:
+    if split is None or split.n_champion + split.n_challenger == 0:
         return "not judged yet"
     counted = f"{split.n_challenger:,} to the challenger, {split.n_champion:,} to the champion"
     p_value = p_value_in_words(split.p_value)
@@ -144,7 +144,10 @@ def split_in_words(split: SplitResult | None) -> str:
 
 def decision_in_words(decision: RolloutDecision) -> str:
     names = {"roll_back": "rolled back", "promote": "went on", "start": "began", "hold": "held", "end": "ended"}
-    return f"{names[decision.action]}, {decision.from_stage} → {decision.to_stage}: {decision.reason}"
+    where = decision.from_stage
+    if decision.to_stage == decision.from_stage:
+        return f"{names[decision.action]} in {where}: {decision.reason}"
+    return f"{names[decision.action]}, {where} → {decision.to_stage}: {decision.reason}"
 
 
 def duration_in_words(seconds: float) -> str:

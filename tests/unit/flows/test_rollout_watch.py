@@ -4,6 +4,7 @@ import io
 import json
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -29,7 +30,7 @@ def test_a_frame_tells_stage_split_time_samples_and_every_check(ledger: Ledger) 
     ledger.leases.take("controller", "elsewhere:1", None)
     text = seen(ledger)
     assert text.startswith("docs-v2-1  v2 against v1: canary 75%\n")
-    assert "step 3 of 3  1 min 5 s of at most 1 h, at least 2 min;" in text and "of 400 requests" in text
+    assert "step 3 of 3  1 min 5 s of at most 1 h, at least 2 min;" in text and "requests (400 needed)" in text
     assert "75% to v2" in text and "as planned:" in text
     assert "elsewhere:1 holds the lease" in text
     for check in story.plan.checks:
@@ -115,7 +116,9 @@ def test_it_follows_until_the_rollout_ends(ledger: Ledger, monkeypatch: pytest.M
     assert ended.state == "rolled_back"
     if json_lines:
         lines = [json.loads(line) for line in sink.getvalue().splitlines()]
-        assert [line["state"] for line in lines] == ["running", "rolled_back"]  # nothing in between has changed
+        assert list(dict.fromkeys(line["state"] for line in lines)) == ["running", "rolled_back"]
+        contents = [{name: value for name, value in line.items() if name != "seen_at"} for line in lines]
+        assert all(one != other for one, other in pairwise(contents))  # only what has changed
     else:
         assert "rolled back, canary → rolled_back: error_rate: too many" in sink.getvalue()
 

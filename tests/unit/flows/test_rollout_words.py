@@ -56,6 +56,7 @@ def test_a_broken_split_is_loud() -> None:
     assert words.split_in_words(split).startswith("BROKEN: 800 to the challenger, 1,000 to the champion, planned 50%")
     assert words.split_in_words(split.model_copy(update={"broken": False})).startswith("as planned")
     assert words.split_in_words(None) == "not judged yet"
+    assert words.split_in_words(split.model_copy(update={"n_champion": 0, "n_challenger": 0})) == "not judged yet"
 
 
 @pytest.mark.parametrize(

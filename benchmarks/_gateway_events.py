@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
+import psutil
 
 from benchmarks._gateway_installation import AT_ONCE, MODEL, Installation, Load
 from bentos.arbiter import ask
@@ -69,9 +71,9 @@ def events(n: int) -> list[Callable[[Installation], Event]]:
     """All of them, each with at least `n` requests."""
     told = (
         promote, roll_back_by_order, challenger_turns_bad, challenger_killed, champion_killed_in_canary,
-        champion_killed_alone, drain, controller_killed, undo_retained, undo_started_anew, gateway_restarted,
+        champion_killed_alone, drain, controller_killed, undo_retained, undo_started_anew, gateway_restarted, gateway_killed,
     )  # fmt: skip
-    return [lambda installed, event=event: event(installed, n) for event in told]
+    return [partial(event, n=n) for event in told]
 
 
 def promote(installed: Installation, n: int) -> Event:
@@ -205,14 +207,30 @@ def undo_started_anew(installed: Installation, n: int) -> Event:
 def gateway_restarted(installed: Installation, n: int) -> Event:
     with installed.load(n) as load:
         time.sleep(3)
-        pid = installed.pid("gateway")
-        assert pid is not None
-        began_s = time.monotonic()
+        before, began_s = installed.envoy(), time.monotonic()
         ask(installed.settings, "reload", name="gateway", waiting=True, timeout_s=30)
-        wait_until("another Envoy runs", lambda: installed.pid("gateway") not in (None, pid), 60)
-        time.sleep(3)
+        wait_until("another Envoy runs", lambda: _is_another(installed, before), 60)
+        time.sleep(5)
     gap_s = max((ended_s for _, ended_s, _ in load.failures), default=began_s) - began_s
-    return _event("Envoy restart", load, f"by its supervisor; {gap_s:.1f} s until the last failure", took_s=gap_s)
+    return _event("Envoy restart", load, f"reloaded by its supervisor; {gap_s:.1f} s to the last failure", took_s=gap_s)
+
+
+def gateway_killed(installed: Installation, n: int) -> Event:
+    with installed.load(n) as load:
+        time.sleep(3)
+        before = installed.envoy()
+        killed_s = _kill(before.pid)
+        wait_until("another Envoy runs", lambda: _is_another(installed, before), 60)
+        time.sleep(5)
+    gap_s = max((ended_s for _, ended_s, _ in load.failures), default=killed_s) - killed_s
+    return _event("Envoy SIGKILL", load, f"its supervisor starts it again; {gap_s:.1f} s without it", took_s=gap_s)
+
+
+def _is_another(installed: Installation, before: psutil.Process) -> bool:
+    try:
+        return installed.envoy() != before
+    except (psutil.Error, TypeError, ValueError):  # none at the moment
+        return False
 
 
 class _Stream(threading.Thread):

@@ -130,6 +130,12 @@ class Installation:
         """The process of a supervised program: `gateway`, `controller`, or a replica's."""
         return next(iter(ask(self.settings, "list", name=watcher)["pids"]), None)
 
+    def envoy(self) -> psutil.Process:
+        """The newest Envoy, whether the supervisor or something that it started has started it."""
+        started = psutil.Process(self.pid("gateway"))
+        family = [each for each in (started, *started.children(recursive=True)) if "envoy" in each.name()]
+        return max(family, key=psutil.Process.create_time)
+
     def replica_pid(self, version: str) -> int:
         pid = self.pid(watcher_name(MODEL, version))
         assert pid is not None

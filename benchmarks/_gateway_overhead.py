@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import httpx
 import numpy as np
-import psutil
 
 from benchmarks._gateway_installation import MODEL, Installation
 
@@ -28,10 +27,8 @@ class Overhead:
 def overhead(installed: Installation, n: int) -> Overhead:
     """Over `n` requests each way, in rounds of 50. What Envoy uses while nobody asks is taken off its CPU time."""
     champion = installed.ledger.versions.champion(MODEL)
-    pid = installed.pid("gateway")
     assert champion is not None
-    assert pid is not None
-    envoy = psutil.Process(pid)
+    envoy = installed.envoy()
     direct_url = f"http://127.0.0.1:{installed.port(champion.version)}/v1/chat/completions"
     idle_began_s, idle_before = time.monotonic(), sum(envoy.cpu_times()[:2])
     time.sleep(3)

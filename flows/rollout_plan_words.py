@@ -45,7 +45,7 @@ def _step(plan: Rollout, step: RolloutStep, number: int) -> list[str]:
     told.append(
         f"Goes on once there are {' and '.join(wanted)}, and no check that rolls back looks worse or lacks samples."
     )
-    otherwise = "rolls back" if plan.on_inconclusive == "roll_back" else "holds, and raises an alarm"
+    otherwise = "rolls back" if plan.on_inconclusive == "roll_back" else "holds until a person acts"
     told.append(f"Without a verdict after {duration_in_words(step.max_duration_s)} it {otherwise}.")
     if step.pause == "approval":
         told.append("Then it waits for a person: 'tidemill rollout approve MODEL'.")
@@ -111,11 +111,12 @@ def _budget(plan: Rollout, n_failing: int) -> str:
 
 
 def _holds(plan: Rollout) -> tuple[str, ...]:
-    last = "rolls back" if plan.on_inconclusive == "roll_back" else "goes on holding, with an alarm"
+    last = "rolls back" if plan.on_inconclusive == "roll_back" else "goes on holding until a person acts"
     return (
         "No data, or too little of it: never a reason to go on.",
         "A check that rolls back and looks worse, as long as that may be chance.",
-        "A split that is not as planned (sample-ratio mismatch): no verdict rests on it.",
-        "A gateway, a ledger or a controller that is away: the champion serves on, the share stays as it is or is less.",
+        "A split that is not as planned (sample-ratio mismatch): no verdict rests on it, and an alarm says so.",
+        "A gateway or a ledger that is away: everything stays as it is. A controller that stays dead: the champion gets "
+        "all live traffic, and an alarm says so.",
         f"All of this until the step's time is over: then it {last}.",
     )

@@ -61,6 +61,11 @@ class Run:
         return sum(self.released_s <= began_s <= last_s for began_s, _, _ in self.load.asked)
 
     @property
+    def rate(self) -> float:
+        """Requests a second, as they really were."""
+        return len(self.load.asked) / (self.load.asked[-1][1] - self.load.asked[0][0])
+
+    @property
     def n_broken(self) -> int:
         """Failures that no server was told to make."""
         return len(self.load.failures)
@@ -104,7 +109,9 @@ def rolled_out(installed: Installation, name: str, wanted: Rollout, n: int) -> R
         began_s = time.monotonic()
         ended = installed.wait_for(rollout, "rolled_back", "promoted", timeout_s=300)
         _expect_rolled_back(installed, ended)
-        time.sleep(max(3.0, n / installed.rate - (time.monotonic() - began_s) + 3))
+        time.sleep(3)
+        # No more than these were asked before the release.
+        load.at_least = int(installed.rate * (began_s - load.began_s)) + installed.n_clients + n
     # Its routes were confirmed before this was seen: no request that it has answered comes before.
     first_s = min((found[0] for found in load.of(rollout.challenger)), default=began_s)
     return Run(name, load, min(first_s, began_s), rollout.challenger, installed.reason(rollout))

@@ -35,9 +35,13 @@ AT_ONCE = Rollout(steps=(), retain_champion_s=0, cool_down_s=0)
 
 @dataclass
 class Load:
-    """What clients met: `asked` holds (asked at, answered at, outcome), once the load has ended."""
+    """What clients met: `asked` holds (asked at, answered at, outcome), once the load has ended.
+
+    `at_least` is how many requests there will have been by then; it may still be changed while the load runs.
+    """
 
     began_s: float
+    at_least: int
     asked: list[Asked] = field(default_factory=list)
 
     @property
@@ -143,7 +147,7 @@ class Installation:
 
     @contextmanager
     def load(self, at_least: int = 0) -> Iterator[Load]:
-        """Traffic while the block runs, and on until so many requests have been asked at the steady rate."""
+        """Traffic while the block runs, and on until so many requests have been answered."""
         asked = {
             "url": self.url,
             "key": self.settings.gateway_api_key,
@@ -153,13 +157,11 @@ class Installation:
         }
         command = [sys.executable, "-m", "benchmarks._gateway_load", json.dumps(asked)]
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
-            load = Load(time.monotonic())
+            load = Load(time.monotonic(), at_least)
             try:
                 yield load
-                while (missing := at_least - self.rate * (time.monotonic() - load.began_s - 1)) > 0:
-                    time.sleep(missing / self.rate)
             finally:
-                told, _ = clients.communicate("stop\n", timeout=120)
+                told, _ = clients.communicate(f"{load.at_least}\n", timeout=600)
         load.asked = [(began_s, ended_s, outcome) for began_s, ended_s, outcome in json.loads(told)]
 
     def flags(self) -> Counter[str]:

@@ -1,4 +1,6 @@
-"""`python -m benchmarks._gateway_load <JSON>`: clients on loopback at a steady rate, until a line or the end of stdin.
+"""`python -m benchmarks._gateway_load <JSON>`: clients on loopback at a steady rate, until a line on stdin.
+
+The line is a number: of how many requests there must be at least.
 
 Writes one JSON list of `[asked_at_s, answered_at_s, outcome]` (monotonic seconds, which all processes of a machine
 share). An outcome is the version that answered, `injected <version>` (an error that the server made on purpose), or
@@ -21,8 +23,7 @@ INJECTED, FAILED = "injected ", "failed: "
 
 async def drive(url: str, key: str, model: str, n_clients: int, rate: float) -> list[Asked]:
     """Each client has one connection and asks in turn, at `rate` requests a second altogether if answers are quick."""
-    stopping = asyncio.Event()
-    asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline).add_done_callback(lambda _: stopping.set())
+    at_least = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     asked: list[Asked] = []
     pause_s = n_clients / rate
 
@@ -33,7 +34,7 @@ async def drive(url: str, key: str, model: str, n_clients: int, rate: float) -> 
             connector=aiohttp.TCPConnector(limit=1), headers=headers, timeout=timeout
         ) as session:
             due_s = time.monotonic() + pause_s * number / n_clients
-            while not stopping.is_set():
+            while not at_least.done() or len(asked) < int(at_least.result() or 0):
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 began_s = time.monotonic()
                 outcome = await _outcome(session, url, _body(model, number, len(asked)))

@@ -83,7 +83,7 @@ def _exposure_figures(runs: Sequence[Run], reaction_s: float, console: Console) 
     _show_exposures(runs, n, console)
     definition = (
         f"of the {exposed} that an instant switch exposed, whose operator is told when the same test would tell and "
-        f"switches back {reaction_s:.0f} s later ({RATE:.0f} requests/s, {CHAMPION_ERRORS:.0%} against "
+        f"switches back {reaction_s:.0f} s later ({switch.rate:.0f} requests/s, {CHAMPION_ERRORS:.0%} against "
         f"{CHALLENGER_ERRORS:.0%} errors)"
     )
     same = f"in the first {n} requests since the release, the champion's own failures included"

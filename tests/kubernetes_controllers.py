@@ -69,7 +69,7 @@ def running(controller: GatewayController) -> Iterator[GatewayController]:
     stopping = threading.Event()
 
     def run() -> None:
-        while not stopping.wait(0.005):
+        while not stopping.wait(0.02):
             controller.look()
 
     thread = threading.Thread(target=run, daemon=True)

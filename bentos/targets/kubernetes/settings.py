@@ -38,14 +38,16 @@ class KubernetesSettings(BaseSettings):
     )
     service_account: str = Field(default="tidemill-replica", description="of the replicas; it needs no rights at all")
     run_as_user: int = Field(default=1034, ge=1, description="the user of images that BentoML builds")
-    pre_stop_s: int = Field(default=30, ge=1, description="a pod goes on so long after the gateway was told to leave it")
+    pre_stop_s: int = Field(
+        default=30, ge=1, description="a pod goes on so long after the gateway was told to leave it"
+    )
     termination_grace_s: int = Field(default=60, ge=1, description="SIGKILL comes so long after the pod's deletion")
     gateway: str = Field(default="tidemill", description="the Gateway that routes attach to")
     gateway_namespace: str | None = Field(default=None, description="unset: the namespace of the routes")
     hostnames: tuple[str, ...] = Field(default=(), description="that the routes answer to (JSON); empty: all")
     shadow_gateway: str | None = Field(
         default="tidemill-shadow",
-        description="an internal Gateway that marks mirrored requests; unset: they go to the challenger unmarked",
+        description="an internal Gateway that marks mirrored requests; empty: they go to the challenger unmarked",
     )
     shadow_service: str = Field(
         default="tidemill-shadow",
@@ -68,6 +70,11 @@ class KubernetesSettings(BaseSettings):
     queries: dict[str, str] = Field(
         default={}, description="PromQL that replaces ours, by name (JSON); see docs/kubernetes.md"
     )
+
+    @field_validator("shadow_gateway")
+    @classmethod
+    def _named(cls, name: str | None) -> str | None:
+        return name or None
 
     @field_validator("image")
     @classmethod

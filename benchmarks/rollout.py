@@ -25,9 +25,9 @@ from bentos.verdicts import SPLIT_ALPHA
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.recipe.rollout_metrics import Stage
 
-N_NULL, N_WORSE, N_RULED = 2_000, 400, 2_000
-WATCHED_S = 1_800
-N_REPLAYED, REPLAYED_S = 3, 200
+N_NULL, N_OTHER, N_RULED = 2_000, 400, 2_000
+WATCHED_S = 1_200
+N_REPLAYED, REPLAYED_S = 2, 120
 
 NULL = Scenario("no worse")
 RARE_NULL = Scenario("no worse, both fail 0.1 %", errors=0.001)
@@ -109,7 +109,7 @@ def run() -> list[Figure]:
 def _rows() -> Iterator[Row]:
     for number, scenario in enumerate((*NULLS, *WORSE)):
         print(f"{scenario.name} …", flush=True)
-        n = N_NULL if scenario.is_null else N_WORSE
+        n = N_NULL if scenario == NULL else N_OTHER
         for name, ours in OURS.items():
             yield Row(name, scenario, simulated(ours, scenario, n, seed=number)[0])
         for rule in RULES:
@@ -122,7 +122,7 @@ def _false_alarms(by: dict[tuple[str, str], Row]) -> Iterator[Figure]:
             row = by[name, scenario.name]
             late, held = row.outcome.inconclusive.mean(), 1 - row.rolled_back - row.outcome.promoted.mean()
             how = (
-                f"of {N_NULL}, looked at every second until promoted; budget {ours.error_budget:.0%}; within the hour "
+                f"of {len(row.outcome.promoted)}, looked at every second until promoted; budget {ours.error_budget:.0%}; within the hour "
                 f"{held:.1%} more were not promoted ({late:.1%} given up)"
             )
             yield at_most(f"rolled back, {scenario.name}: {name}", row.rolled_back, 0.01, "", how)
@@ -184,7 +184,7 @@ def _replayed() -> Iterator[Figure]:
     agreed, seconds = [], 0
     ours = plan(0.005, 1.1, min_duration_s=10)
     for number, scenario in enumerate((*NULLS, *WORSE)):
-        _, recorded = simulated(ours, scenario, 20, seed=200 + number, n_recorded=N_REPLAYED)
+        _, recorded = simulated(ours, scenario, 6, seed=200 + number, n_recorded=N_REPLAYED)
         for rollout in recorded:
             agreed.append(agrees(ours, rollout[:REPLAYED_S]))
             seconds += len(rollout[:REPLAYED_S])

@@ -157,6 +157,8 @@ class Installation:
         }
         command = [sys.executable, "-m", "benchmarks._gateway_load", json.dumps(asked)]
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
+            assert clients.stdout is not None
+            assert clients.stdout.readline() == "begun\n"
             load = Load(time.monotonic(), at_least)
             try:
                 yield load

@@ -1,6 +1,6 @@
 """`python -m benchmarks._gateway_load <JSON>`: clients on loopback at a steady rate, until a line on stdin.
 
-The line is a number: of how many requests there must be at least.
+The line is a number: of how many requests there must be at least. Says `begun` once the first is answered.
 
 Writes one JSON list of `[asked_at_s, answered_at_s, outcome]` (monotonic seconds, which all processes of a machine
 share). An outcome is the version that answered, `injected <version>` (an error that the server made on purpose), or
@@ -38,6 +38,8 @@ async def drive(url: str, key: str, model: str, n_clients: int, rate: float) -> 
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
                 began_s = time.monotonic()
                 outcome = await _outcome(session, url, _body(model, number, len(asked)))
+                if not asked:
+                    print("begun", flush=True)
                 asked.append((began_s, time.monotonic(), outcome))
                 due_s = max(due_s + pause_s, time.monotonic() - pause_s)
 

@@ -7,6 +7,7 @@ nothing is asked twice.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from benchmarks._gateway_events import Event, events
 from benchmarks._gateway_exposure import CHALLENGER_ERRORS, CHAMPION_ERRORS, REACTION_S, Run, plan, rolled_out, switched
 from benchmarks._gateway_installation import Installation, installation
 from benchmarks._gateway_overhead import Overhead, overhead
-from benchmarks.report import Figure, at_least, at_most, told
+from benchmarks.report import Figure, at_least, at_most, show, told
 
 N_EVENT, N_OVERHEAD, N_REPEATS = 5_000, 1_000, 2
 RATE = 420.0
@@ -147,3 +148,10 @@ def _show_exposures(runs: Sequence[Run], n: int, console: Console) -> None:
         short = "" if n_asked >= n else f" (of {n_asked})"
         table.add_row(found.name, str(answered), f"{failed}{short}", str(found.n_until_back), found.reason)
     console.print(table)
+
+
+if (
+    __name__ == "__main__"
+):  # `python -m benchmarks.gateway --quick`: all of it, in three minutes, with figures that say little
+    quick = sys.argv[1:] == ["--quick"]
+    show("gateway", run(n_event=300, reaction_s=5, n_repeats=0) if quick else run(), Console())

@@ -73,11 +73,12 @@ class EnvoyProcess:
             found = ["--use-dynamic-base-id", "--base-id-path", str(self.base_id)]
         else:
             found = ["--base-id", self.base_id.read_text().strip(), "--restart-epoch", str(self._epoch)]
-        times = [
+        options = [
             "--drain-time-s", str(DRAIN_TIME_S), "--parent-shutdown-time-s", str(PARENT_SHUTDOWN_TIME_S),
+            "--skip-hot-restart-parent-stats",  # else some counters go on, those of hosts begin anew, and uptimes add up
         ]  # fmt: skip
         self._running[self._epoch] = subprocess.Popen(
-            [*self.command, *found, *times],
+            [*self.command, *found, *options],
             preexec_fn=_end_with_parent,  # noqa: PLW1509  (there is one thread)
         )
 

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from bentos import gateway
+from bentos.counters import Snapshot, block
+from bentos.envoy_stats import read_stats
 from bentos.routing import Endpoint, ModelRoute, Routing
 from flows.processes import program
 from lake.settings import Settings, load_settings
@@ -46,9 +48,11 @@ def test_envoy_is_replaced_without_a_failed_request(tmp_path: Path) -> None:
         version = gateway.apply(settings, routing)
         first = _envoys(restarter)
         with _traffic(settings) as outcomes:
-            wait_until("clients are answered", lambda: outcomes.total() > 50)
+            wait_until("clients are answered", lambda: outcomes.total() > 200)
+            before = read_stats(settings)
             restarter.send_signal(signal.SIGHUP)
             wait_until("another Envoy is there", lambda: len(_envoys(restarter)) == 2)
+            wait_until("its counters begin anew", lambda: _began_anew(settings, before))
             wait_until("it routes the same", lambda: gateway.applied_version(settings) == version)
             answered = outcomes.total()
             wait_until("clients are answered", lambda: outcomes.total() > answered + 200)
@@ -81,6 +85,14 @@ def test_no_envoy_outlives_its_restarter(tmp_path: Path) -> None:
         restarter.kill()
         restarter.wait()
         wait_until("it is gone", lambda: not psutil.pid_exists(envoy))
+
+
+def _began_anew(settings: Settings, before: Snapshot) -> bool:
+    """Never the sum of both processes' counters."""
+    try:
+        return block(before, read_stats(settings), "docs", "v1") is None
+    except gateway.GatewayError:  # the admin port is between two
+        return False
 
 
 def _envoys(restarter: subprocess.Popen[bytes]) -> set[int]:

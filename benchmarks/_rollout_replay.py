@@ -28,7 +28,15 @@ def agrees(plan: Rollout, seconds: Sequence[Second]) -> bool:
         counted, histograms = counted + second.block, histograms + second.latencies
         now = _snapshot(at_s, counted, histograms)
         looked = taken_in(
-            evidence, now, model="m", champion="v1", challenger="v2", step=plan.steps[step], checks=plan.checks, seen=()
+            evidence,
+            now,
+            model="m",
+            champion="v1",
+            challenger="v2",
+            step_index=step,
+            step=plan.steps[step],
+            checks=plan.checks,
+            seen=(),
         )
         if looked is None:
             return False

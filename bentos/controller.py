@@ -32,6 +32,7 @@ from lake.ledger import Ledger
 from lake.ledger.engine import LedgerAway
 from lake.ledger.rollouts import Replica, RolloutState
 from lake.process_owner import process_owner
+from lake.records import RolloutDecision
 from lake.settings import Settings, load_settings
 
 TICK_S = 1.0
@@ -53,7 +54,7 @@ class Controller:
     _applied_version: str | None = None
     _left_routes_at_s: dict[Key, float] = field(default_factory=dict)
     _troubles: set[str] = field(default_factory=set)
-    _broken_splits: dict[str, bool] = field(default_factory=dict)
+    _waiting: dict[str, bool] = field(default_factory=dict)
     _looks: Looks = field(default_factory=Looks)
 
     def tick(self) -> None:
@@ -73,6 +74,9 @@ class Controller:
         for state in running:
             with self._tolerating(f"rollout {state.rollout_id}"):
                 self._advance(state, stats)
+        for subject in self._waiting.keys() - {_waits(state) for state in running}:  # ended by an operator
+            del self._waiting[subject]
+            self.ledger.alarms.cleared(subject)
         with self._tolerating("gateway"):
             self._route()
 
@@ -102,12 +106,13 @@ class Controller:
         move = next_move(
             state, health=(verdict, words), now_stats=stats, seen=seen, recorded=recorded, now=datetime.now(UTC)
         )
+        # Before the act: who hears that a rollout has ended finds its last look.
+        if (look := self._looks.due(state, move)) is not None:
+            self.ledger.rollout_looks.add(look)
         if not self._done(state, move) or move.decision is None:
             return
         told = move.decision
-        if (look := self._looks.due(state, move)) is not None:
-            self.ledger.rollout_looks.add(look)
-        self._warn_of_split(state, move)
+        self._alarm(state, move, told)
         if move.is_news:
             log.info("%s: %s, %s to %s: %s", state.rollout_id, told.action, told.from_stage, told.to_stage, told.reason)
 
@@ -124,15 +129,18 @@ class Controller:
             return rollouts.finish(rollout_id, OUTCOMES[move.decision.action], move.decision)
         return False
 
-    def _warn_of_split(self, state: RolloutState, move: Move) -> None:
-        split = move.decision.split if move.decision is not None else None
-        broken = split is not None and split.broken and move.kind == "weigh"
-        subject = f"split of {state.rollout_id}"
-        if self._broken_splits.get(subject) == broken:
+    def _alarm(self, state: RolloutState, move: Move, told: RolloutDecision) -> None:
+        """What goes on waiting until a person acts: a split that is not as planned, a step that is over without verdict."""
+        step, looked = state.step, move.looked
+        waits = move.kind == "weigh" and told.action == "hold"
+        over = waits and step is not None and looked is not None and looked.elapsed_s >= step.max_duration_s
+        broken = waits and told.split is not None and told.split.broken
+        subject = _waits(state)
+        if self._waiting.get(subject) == (over or broken):
             return
-        self._broken_splits[subject] = broken
-        if broken and move.decision is not None:
-            self.ledger.alarms.raised(subject, move.decision.reason)
+        self._waiting[subject] = over or broken
+        if over or broken:
+            self.ledger.alarms.raised(subject, told.reason)
         else:
             self.ledger.alarms.cleared(subject)
 
@@ -205,6 +213,10 @@ class Controller:
             self.ledger.alarms.cleared(neighbour)
 
 
+def _waits(state: RolloutState) -> str:
+    return f"rollout {state.rollout_id} waits"
+
+
 def endpoints_of(routing: Routing) -> set[Key]:
     return {(endpoint.model, endpoint.version) for endpoint in routing.endpoints}
 
@@ -257,7 +269,8 @@ def _held(
         return None
     if controller is None or holding.held.token != before:
         log.info("controller of %s, lease %d", settings.home, holding.held.token)
-        ledger.alarms.cleared("controller")
+        for alarm in ledger.alarms.open():  # of lives before: what still holds is raised again
+            ledger.alarms.cleared(alarm.subject)
         return Controller(ledger, open_target(settings), holding.held.token)
     return controller
 

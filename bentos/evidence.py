@@ -96,13 +96,15 @@ def taken_in(
     model: str,
     champion: str,
     challenger: str,
+    step_index: int,
     step: RolloutStep,
     checks: Iterable[RolloutCheck],
     seen: Sequence[tuple[int, Observations]],
 ) -> Evidence | None:
     """The evidence after one more look; None when the gateway's counters began anew, or a clock was set, since the last.
 
-    `seen` are entries of others, with their numbers; those of an earlier step count for the tests, as they come late.
+    `seen` are entries of others, with their numbers; those of an earlier step count for the tests, as they come late, and
+    not for the split.
     """
     before = evidence.snapshot
     if before is None:
@@ -124,6 +126,7 @@ def taken_in(
             "challenger_unpriced": added(evidence.challenger_unpriced, theirs),
         }
     )
+    here = [entry for _, entry in seen if entry.step_index == step_index]
     looked = Looked(
         n_champion=ours.n_requests,
         n_champion_errors=ours.n_errors,
@@ -137,7 +140,7 @@ def taken_in(
             "champion": added(evidence.champion, ours),
             "challenger": added(evidence.challenger, theirs),
             "recent": (*evidence.recent, looked)[-N_RECENT:],
-            "split": _split(evidence.split, step, ours, theirs, seen),
+            "split": _split(evidence.split, step, ours, theirs, here),
             "observed": max((number for number, _ in seen), default=evidence.observed),
         }
     )
@@ -183,14 +186,14 @@ def _with_costs(
 
 
 def _split(
-    split: SplitTest | None, step: RolloutStep, ours: Block, theirs: Block, seen: Sequence[tuple[int, Observations]]
+    split: SplitTest | None, step: RolloutStep, ours: Block, theirs: Block, seen: Sequence[Observations]
 ) -> SplitTest | None:
     """A sticky step splits users: its requests come in users' portions and say little about the split."""
     if split is None:
         return None
     if not step.is_sticky:
         return split.updated(ours.n_assigned, theirs.n_assigned)
-    for _, entry in seen:
+    for entry in seen:
         if entry.metric == SPLIT:
             split = split.updated(len(entry.champion), len(entry.challenger))
     return split

@@ -64,6 +64,7 @@ def next_move(
         model=state.model,
         champion=str(state.champion),
         challenger=state.challenger,
+        step_index=state.step_index,
         step=state.step,
         checks=state.plan.checks,
         seen=seen,

@@ -108,5 +108,6 @@ def _finite(bound: float) -> float | None:
 
 
 def amount(check: RolloutCheck, effect: float) -> str:
-    """An effect in its unit: points of a share, or a factor."""
-    return f"{effect:.2f} times" if check.of.unit == "ratio" else f"{100 * effect:+.1f} points"
+    """An effect in its unit: points of a share, a factor, or the metric's own numbers."""
+    told = {"points": f"{100 * effect:+.1f} points", "ratio": f"{effect:.2f} times", "score": f"{effect:+.2f}"}
+    return told[check.of.unit]

@@ -12,13 +12,14 @@ from functools import partial
 
 from flows import pipeline as flows
 from flows.complaints import Complaints
-from flows.context import Context, process_owner
+from flows.context import Context
 from flows.erase import resume_erasures
 from flows.monitor import confirmed_drift, new_window
 from flows.purge import purge_tainted, rebuilds_due
 from flows.reaper import Reaper
 from flows.running import FlowThreads, made_run
 from lake.ledger.drops import DropState
+from lake.process_owner import process_owner
 
 log = logging.getLogger("tidemill.serve")
 RETRY_S = 30.0

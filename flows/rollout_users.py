@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from bentos.evidence import SPLIT
 from flows.rollout_entries import Entries, Value, hashed
 from lake.records import PredictionLog
 
-SPLIT = "split"
 # A request is in the log once its answer is complete and its replica has written: 5 s later, and some more.
 SETTLE = timedelta(seconds=20)
 # Until then the gateway may still have the routes of the step before.

@@ -18,8 +18,6 @@ OUTCOMES = {
     "ended": "ended",
 }
 EVIDENCE = ("check", "champion", "challenger", "worse by", "interval", "margin", "p", "samples", "verdict")
-# Shares of answers or of requests read best in per cent; other points are a metric's own numbers.
-_SHARES = frozenset({"error_rate", "refusal_rate", "repetition", "language", "toxicity"})
 _VERDICTS = {
     "no_data": "no data yet",
     "too_little": "too little data yet",
@@ -65,7 +63,7 @@ def value_in_words(name: str, value: float | None) -> str:
     found = metric(name)
     if found.kind == "quantile":
         return f"{value:,.0f} ms" if value >= 10 else f"{value:.2g} ms"
-    if name in _SHARES:
+    if metric(name).unit == "points":
         return f"{value:.1%}" if abs(value) >= 0.1 else f"{value:.2%}"
     if name == "cpu_s":
         return f"{value:.3g} s"
@@ -80,7 +78,7 @@ def effect_in_words(name: str, effect: float | None) -> str:
         return "–"
     if metric(name).unit == "ratio":
         return f"×{effect:.2f}" if effect < 100 else f"×{effect:.0f}"
-    if name in _SHARES:
+    if metric(name).unit == "points":
         return f"{100 * effect:+.2f} pt" if abs(effect) < 0.0995 else f"{100 * effect:+.1f} pt"
     return f"{effect:+.2f}"
 

@@ -64,6 +64,7 @@ def looked(
         model="docs",
         champion="v1",
         challenger="v2",
+        step_index=step_index,
         step=plan.steps[step_index],
         checks=plan.checks,
         seen=seen,

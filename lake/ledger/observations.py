@@ -55,8 +55,9 @@ class RolloutLooks:
         query = (
             select(rollout_looks.c.record).where(rollout_looks.c.rollout_id == rollout_id).order_by(rollout_looks.c.id)
         )
-        with self._engine.connect() as connection:
-            return [RolloutLook.model_validate(record) for record in connection.scalars(query)]
+        with self._engine.connect() as connection:  # read first: nobody waits for what is made of it
+            records = connection.scalars(query).all()
+        return [RolloutLook.model_validate(record) for record in records]
 
     def last(self, rollout_id: str) -> RolloutLook | None:
         query = (

@@ -59,7 +59,9 @@ class RolloutCheck(Section):
         description="go on only once it is proven that the challenger is not worse, which takes far more traffic",
     )
     url: str | None = Field(
-        default=None, pattern=r"^https?://", description="of a business metric: asked for values; see docs/rollout-metrics.md"
+        default=None,
+        pattern=r"^https?://",
+        description="of a business metric: asked for values; see docs/rollout-metrics.md",
     )
     interval_s: float = Field(default=10, gt=0, description="how often `url` is asked")
 
@@ -70,8 +72,8 @@ class RolloutCheck(Section):
             raise ValueError(f"a url for business metrics, and for no other; {self.metric} has {self.url or 'none'}")
         if self.margin is not None and found.unit == "ratio" and self.margin < 1:
             raise ValueError(f"a factor of at least 1 as the margin of {self.metric}")
-        if self.margin is not None and found.unit == "points" and not 0 <= self.margin <= 1:
-            raise ValueError(f"a share from 0 to 1 as the margin of {self.metric}")
+        if self.margin is not None and found.unit != "ratio" and not 0 <= self.margin <= 1:
+            raise ValueError(f"a number from 0 to 1 as the margin of {self.metric}")
         return self
 
     @property

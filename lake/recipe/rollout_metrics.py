@@ -9,8 +9,8 @@ from typing import Literal
 # rate: successes of both versions' requests. quantile: of a duration. paired: one difference in [-1, 1] for each
 # request that both have answered. mean: values of each version on its own requests.
 Kind = Literal["rate", "quantile", "paired", "mean"]
-# points: challenger minus champion. ratio: challenger over champion.
-Unit = Literal["points", "ratio"]
+# points: challenger minus champion, of shares. score: the same, in the metric's own numbers. ratio: one over the other.
+Unit = Literal["points", "score", "ratio"]
 Direction = Literal["lower", "higher", "near"]
 Stage = Literal["shadow", "ab", "canary"]
 
@@ -38,14 +38,14 @@ class Metric:
 
 _METRICS = (
     Metric("error_rate", "rate", "points", "lower", 0.005, EVERYWHERE, "answers of 500 and above, time-outs, resets"),
-    Metric("agreement", "paired", "points", "higher", 0.6, ("shadow",), "likeness of both answers, 1 is equal", True),
-    Metric("answer_length", "paired", "points", "near", 0.5, ("shadow",), "(b - a) / (b + a) of the lengths", True),
+    Metric("agreement", "paired", "score", "higher", 0.6, ("shadow",), "likeness of both answers, 1 is equal", True),
+    Metric("answer_length", "paired", "score", "near", 0.5, ("shadow",), "(b - a) / (b + a) of the lengths", True),
     Metric("refusal_rate", "paired", "points", "lower", 0.1, ("shadow",), "answers that refuse", True),
     Metric("repetition", "paired", "points", "lower", 0.1, ("shadow",), "share of repeated text in an answer", True),
     Metric("language", "paired", "points", "higher", 0.1, ("shadow",), "answers in the prompt's language", True),
     Metric("toxicity", "paired", "points", "lower", 0.05, ("shadow",), "answers with a listed word", True),
-    Metric("perplexity", "paired", "points", "lower", 0.3, ("shadow",), "nats a token under the base model", True),
-    Metric("feedback", "mean", "points", "higher", 0.05, LIVE, "scores in [0, 1] that users or labels gave", True),
+    Metric("perplexity", "paired", "score", "lower", 0.3, ("shadow",), "nats a token under the base model", True),
+    Metric("feedback", "mean", "score", "higher", 0.05, LIVE, "scores in [0, 1] that users or labels gave", True),
     Metric("cpu_s", "mean", "ratio", "lower", 1.5, LIVE, "CPU seconds a request"),
     Metric("energy_j", "mean", "ratio", "lower", 1.5, LIVE, "joules a request, where the machine tells them"),
 )  # fmt: skip

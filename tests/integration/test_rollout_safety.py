@@ -178,7 +178,7 @@ def test_a_split_that_is_not_as_planned_ends_in_no_verdict(world: World) -> None
         rollout = world.offer("split", PLAN.model_copy(update={"steps": (step,)}))
         wait_until("it is counted", lambda: evidence_of(world.state(rollout)).snapshot is not None)
         _split_by_hand(world, share=0.2)
-        subject = f"split of {rollout.rollout_id}"
+        subject = f"rollout {rollout.rollout_id} waits"
         wait_until("there is an alarm", lambda: subject in _alarms(world))
         wait_until(
             "it has seen enough", lambda: evidence_of(world.state(rollout)).challenger.n_requests > 150, timeout_s=60

@@ -34,8 +34,6 @@ QUERIES: Mapping[str, str] = {
     "timeouts": f"sum by (envoy_cluster_name) (envoy_cluster_upstream_rq_timeout{{{_OURS}}})",
     "connect_failures": f"sum by (envoy_cluster_name) (envoy_cluster_upstream_cx_connect_fail{{{_OURS}}})",
     "active": f"sum by (envoy_cluster_name) (envoy_cluster_upstream_rq_active{{{_OURS}}})",
-    "requests": f"sum by (envoy_cluster_name) (envoy_cluster_upstream_rq_total{{{_OURS}}})",
-    "retries": f"sum by (envoy_cluster_name) (envoy_cluster_upstream_rq_retry{{{_OURS}}})",
     "latency": f"sum by (envoy_cluster_name, le) (envoy_cluster_upstream_rq_time_bucket{{{_OURS}}})",
     "latency_sum": f"sum by (envoy_cluster_name) (envoy_cluster_upstream_rq_time_sum{{{_OURS}}})",
     "first_token": 'sum by (model, version, le) (tidemill_first_token_seconds_bucket{namespace="$namespace"})',
@@ -125,7 +123,8 @@ def _counters(settings: KubernetesSettings, told: Mapping[str, list[Series]], co
         n_timeouts=_sum(told["timeouts"], names),
         n_connect_failures=_sum(told["connect_failures"], names),
         n_active=_sum(told["active"], names),
-        n_assigned=max(0, _sum(told["requests"], live) - _sum(told.get("retries", ()), live)),
+        # Not Envoy's total: requests that found no connection are not in it, and the split assigned them all the same.
+        n_assigned=_sum(told["answers"], live) + _sum(told["active"], live),
         n_latencies=latencies[1],
         latency_sum_ms=sum(one.value for one in _of(told["latency_sum"], names)),
         latency_buckets=latencies[0],

@@ -179,7 +179,8 @@ def test_a_sticky_step_counts_users() -> None:
     one_user_asks_all = begun(plan, AB)
     users = Observations(metric="split", step_index=AB, champion=(1.0,) * 5, challenger=(1.0,) * 4)
     now = snapshot(10, v1=(2_000, 0), v2=(100, 0))
-    found = looked(one_user_asks_all, plan, now, AB, seen=[(7, users)])
+    late = users.model_copy(update={"step_index": SHADOW, "champion": (1.0,) * 90})  # of a step that is over
+    found = looked(one_user_asks_all, plan, now, AB, seen=[(6, late), (7, users)])
     assert found.split is not None
     assert (found.split.n_champion, found.split.n_challenger) == (5, 4)
     assert found.observed == 7

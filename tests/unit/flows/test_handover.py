@@ -12,12 +12,13 @@ from prefect.flows import Flow
 
 from flows import handover
 from flows.complaints import Complaints
-from flows.context import Context, process_owner
+from flows.context import Context
 from flows.handover import Handover
 from flows.reaper import Reaper
 from flows.running import InHand
 from lake.bucket import Bucket
 from lake.ledger import Ledger
+from lake.process_owner import process_owner
 from lake.records import Dataset, ObjectRef
 from lake.settings import Settings
 from tests.stages import commit_record

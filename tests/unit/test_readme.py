@@ -11,7 +11,8 @@ from lake.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-RECIPES = [*sorted((ROOT / "examples").glob("*.yaml")), ROOT / "flows" / "demo" / "recipe.yaml"]
+EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.yaml")) if not path.name.startswith("experiment-")]
+RECIPES = [*EXAMPLES, ROOT / "flows" / "demo" / "recipe.yaml"]
 
 
 def test_the_tree_names_every_folder_with_code_and_nothing_else():

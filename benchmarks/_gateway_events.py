@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import httpx
 import psutil
 
 from benchmarks._gateway_installation import AT_ONCE, MODEL, Installation, Load
+from benchmarks._gateway_stream import Stream
 from bentos.arbiter import ask
 from bentos.orders import request_rollback, undo
 from lake.ledger.rollouts import RolloutState
@@ -139,7 +139,7 @@ def champion_killed_alone(installed: Installation, n: int) -> Event:
 def drain(installed: Installation, n: int) -> Event:
     champion = _champion(installed)
     port = installed.port(champion)
-    streams = [_Stream(installed) for _ in range(N_STREAMS)]
+    streams = [Stream(installed) for _ in range(N_STREAMS)]
     with installed.load(n) as load:
         for stream in streams:
             stream.start()
@@ -231,26 +231,6 @@ def _is_another(installed: Installation, before: psutil.Process) -> bool:
         return installed.envoy() != before
     except (psutil.Error, TypeError, ValueError):  # none at the moment
         return False
-
-
-class _Stream(threading.Thread):
-    """A client that reads a stream of tokens to its end. `version` is who has begun it, `ended` its last line."""
-
-    def __init__(self, installed: Installation) -> None:
-        super().__init__(daemon=True)
-        self._installed, self.version, self.ended = installed, "", "nothing"
-
-    def run(self) -> None:
-        asked = {"model": MODEL, "stream": True}
-        try:
-            with httpx.stream(
-                "POST", self._installed.url, json=asked, headers=self._installed.headers, timeout=60
-            ) as answer:
-                self.version = answer.headers.get("x-tidemill-model", str(answer.status_code))
-                for line in filter(None, answer.iter_lines()):
-                    self.ended = line.removeprefix("data: ")
-        except httpx.HTTPError as error:
-            self.ended = repr(error)
 
 
 def _challenged(installed: Installation) -> RolloutState:

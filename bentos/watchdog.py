@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from bentos.lease import NAME, Holding
-from bentos.routing import routing_of
+from bentos.routing import Routing, routing_of
 from bentos.targets.target import LeaseLost, Target
 from lake.errors import TidemillError
 from lake.ledger import Ledger
@@ -72,26 +72,28 @@ class Watchdog:
                 log.error("%s; trying again", error)
 
     def _make_safe(self, now_s: float) -> bool:
-        """All traffic to the champions, with a lease of its own: what a sleeping controller had begun is refused."""
+        """All traffic to the champions, with a lease of its own: what a sleeping controller had begun is refused.
+
+        The alarm comes first: it is all that there is should the gateway not take the routes.
+        """
         if not self._holding.look(now_s, 0.0) or self._holding.held is None:
             return False
-        try:
-            champions = {
-                found.model: found.version for found in self.ledger.versions.all() if found.state == "champion"
-            }
-            running = self.ledger.rollouts.running()
-            replicas = self.ledger.rollouts.wanted_replicas()
-            everything = frozenset((replica.model, replica.version) for replica in replicas)
-            routing = routing_of(replicas, champions, (), everything)
-            self.open_target().apply(routing, self._holding.held.token)
-        finally:
-            self._holding.release()
-        told = ", ".join(state.rollout_id for state in running)
+        waiting = ", ".join(state.rollout_id for state in self.ledger.rollouts.running())
         message = (
-            f"no sign of life for {self.standstill_s:.0f} s: champions get all traffic, {told} waits; see "
+            f"no sign of life for {self.standstill_s:.0f} s: champions get all traffic, {waiting} waits; see "
             "logs/controller.log, and 'tidemill up' starts what is missing"
         )
-        self.ledger.alarms.raised(SUBJECT, message)
-        log.error("controller: %s", message)
+        if self.ledger.alarms.raised(SUBJECT, message):
+            log.error("controller: %s", message)
+        try:
+            self.open_target().apply(self._champions_alone(), self._holding.held.token)
+        finally:
+            self._holding.release()
         self._acted = True
         return True
+
+    def _champions_alone(self) -> Routing:
+        champions = {found.model: found.version for found in self.ledger.versions.all() if found.state == "champion"}
+        replicas = self.ledger.rollouts.wanted_replicas()
+        everything = frozenset((replica.model, replica.version) for replica in replicas)
+        return routing_of(replicas, champions, (), everything)

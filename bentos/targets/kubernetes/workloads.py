@@ -78,7 +78,8 @@ def _container(settings: KubernetesSettings, replica: Replica) -> Json:
     }
     return {
         "name": CONTAINER,
-        "image": image(settings, replica.model, replica.version),
+        # A variant of a version has a name of its own, and the image of its bento.
+        "image": image(settings, replica.model, replica.tag.partition(":")[2] or replica.version),
         # The image's entry point takes these for `bentoml serve`.
         "args": [
             *("--host", "0.0.0.0", "--port", str(settings.port)),  # noqa: S104 within its pod

@@ -59,6 +59,15 @@ def test_workloads_are_what_kubernetes_knows(told: Json) -> None:
     check(service(settings(**told), "docs", "v2"))
 
 
+def test_a_variant_runs_the_image_of_its_bento() -> None:
+    variant = REPLICA.model_copy(update={"version": "v2-b1"})
+    found = [
+        deployment(settings(image="registry/{model}:{version}"), replica)["spec"]["template"]["spec"]["containers"][0]
+        for replica in (REPLICA, variant)
+    ]
+    assert [container["image"] for container in found] == ["registry/docs:v2"] * 2
+
+
 @pytest.mark.parametrize("route", STAGES, ids=lambda route: f"{route.stage} {route.share:g}")
 @pytest.mark.parametrize(
     "told",

@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ def test_of_two_controllers_one_acts_and_the_other_follows_its_death(world: Worl
         first.kill()
         first.wait()
         wait_until("v2 is promoted", lambda: world.state(rollout).state == "promoted", 60)
+        wait_until("v1's replica is gone", lambda: world.pid("two", "v1") is None)  # nothing is left to be done
     assert _token(world) == holder.token + 1
     assert set(outcomes) == {"v1", "v2"}, outcomes
     assert world.actions(rollout) == [
@@ -153,6 +154,12 @@ def test_what_envoy_refuses_leaves_files_and_routes_as_they_were(
     world: World, monkeypatch: pytest.MonkeyPatch, renderer: str, breaks: Callable[[Callable[..., Any]], Any]
 ) -> None:
     world.first("refused")
+    with _still(world):  # the controller would write the files anew if Envoy once answered late
+        _refused(world, monkeypatch, renderer, breaks)
+    assert world.answer("refused") == "v1"
+
+
+def _refused(world: World, monkeypatch: pytest.MonkeyPatch, renderer: str, breaks: Callable[..., Any]) -> None:
     settings, files = world.settings, ("cds.json", "rds.json")
     dynamic = gateway.dynamic_folder(settings)
     before = [(dynamic / name).read_bytes() for name in files]
@@ -163,12 +170,20 @@ def test_what_envoy_refuses_leaves_files_and_routes_as_they_were(
         monkeypatch.setattr(gateway, renderer, breaks(getattr(gateway, renderer)))
         with pytest.raises(gateway.GatewayError, match="goes on serving"):
             gateway.apply(settings, routing_of(wanted, champions, ()), _token(world), timeout_s=3)
-        monkeypatch.undo()
         answered = outcomes["v1"]
         wait_until("clients are answered", lambda: outcomes["v1"] > answered + 50)
     assert set(outcomes) == {"v1"}, outcomes
     assert [(dynamic / name).read_bytes() for name in files] == before
     assert gateway.applied_version(settings) == version
+
+
+@contextmanager
+def _still(world: World) -> Iterator[None]:
+    os.kill(world.controller.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(world.controller.pid, signal.SIGCONT)
 
 
 def test_a_split_that_is_not_as_planned_ends_in_no_verdict(world: World) -> None:

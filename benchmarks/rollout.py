@@ -95,6 +95,11 @@ class Row:
         return float(self.outcome.rolled_back.mean())
 
     @property
+    def aborted(self) -> float:
+        """Rolled back for what was seen, or given up without a verdict."""
+        return self.rolled_back + float(self.outcome.inconclusive.mean())
+
+    @property
     def bad_served(self) -> float:
         return float(self.outcome.bad_served(self.scenario).mean())
 
@@ -171,10 +176,10 @@ def _beside(by: dict[tuple[str, str], Row]) -> Iterator[Figure]:
             figure = f"bad requests served, {name}, over {rule.name}'s"
             is_asked = name == STRICT and rule in (FLAGGER, ARGO)
             yield at_most(figure, ratio, 1, "×", how) if is_asked else told(figure, ratio, "×", how)
-    aborted = {rule.name: sum(by[rule.name, each.name].rolled_back for each in NULLS) / len(NULLS) for rule in RULES}
+    aborted = {rule.name: sum(by[rule.name, each.name].aborted for each in NULLS) / len(NULLS) for rule in RULES}
     for name in (STRICT, LENIENT):
-        mine = sum(by[name, each.name].rolled_back for each in NULLS) / len(NULLS)
-        how = f"of all four kinds; {', '.join(f'{rule} {share:.1%}' for rule, share in aborted.items())}"
+        mine = sum(by[name, each.name].aborted for each in NULLS) / len(NULLS)
+        how = f"of all four kinds, given up after 15 minutes of a step included; {', '.join(f'{rule} {share:.1%}' for rule, share in aborted.items())}"
         yield at_most(f"false aborts: {name}", mine, aborted[FLAGGER.name], "", how)
 
 

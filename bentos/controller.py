@@ -181,13 +181,12 @@ class Controller:
         leaving = [state for state in running if leaves_shadow(state) and evidence_of(state).snapshot is None]
         if not leaving:
             return frozenset()
-        stats = self.target.observe()
-        return frozenset(
-            state.model
-            for state in leaving
-            if stats.of(state.model, state.challenger).n_active > 0
-            and (datetime.now(UTC) - state.entered_at).total_seconds() < DRAIN_TIMEOUT_S
-        )
+        patient = [s for s in leaving if (datetime.now(UTC) - s.entered_at).total_seconds() < DRAIN_TIMEOUT_S]
+        try:
+            stats = self.target.observe()
+        except TidemillError:  # nobody tells: taken for busy, as no other model's routes should wait for that
+            return frozenset(state.model for state in patient)
+        return frozenset(s.model for s in patient if stats.of(s.model, s.challenger).n_active > 0)
 
     def _has_drained(self, key: Key, stats: Snapshot) -> bool:
         waited_s = time.monotonic() - self._left_routes_at_s[key]

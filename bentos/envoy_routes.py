@@ -198,20 +198,22 @@ def _action(route: ModelRoute) -> Json:
 
 
 def _to(target: Json, fallback: bool = False) -> Json:
-    """Where to, with time-outs that suit token streams and retries that never execute a request twice.
+    """Where to, with time-outs that suit token streams and retries that clients do not notice.
 
-    No route time-out (a stream lasts as long as its tokens), no per-try time-out; silence ends it. Only failures
-    before the request has left for the model are retried: generating twice would double the cost, give a sampled
-    answer that the first attempt did not, and enter one request into the prediction log twice. With a fallback the
-    other version is tried at once. A lone replica that has died is being started again and listens within seconds:
-    the request waits for it, 12 s on average (Envoy draws each pause between 0 and 0.25, 0.5, 1, 2, 2.5, 2.5 … s).
+    No route time-out (a stream lasts as long as its tokens), no per-try time-out; silence ends it. With a fallback the
+    other version is tried at once, also when the first one died over the request: the only failure that a client
+    would see of a dying challenger, at the price of a request that ran twice, once in vain (logs go by request id).
+    A lone replica's requests run once, whatever becomes of it: one that kills its server would kill each new one. What
+    has not left for it waits until it is started again, 12 s on average (Envoy draws each pause between 0 and 0.25,
+    0.5, 1, 2, 2.5, 2.5 … s).
     """
     retry: Json = {"retry_on": "connect-failure,refused-stream,reset-before-request"}
     if not fallback:
         retry["num_retries"] = 12
         retry["retry_back_off"] = {"base_interval": "0.25s", "max_interval": "2.5s"}
     else:
-        retry["num_retries"] = 3
+        retry["retry_on"] += ",reset"
+        retry["num_retries"] = 2
         retry["retry_priority"] = {
             "name": "envoy.retry_priorities.previous_priorities",
             "typed_config": {

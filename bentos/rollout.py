@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from scipy.special import bdtrc
+
 from bentos.counters import stats_of
 from bentos.evidence import Evidence
+from bentos.sequential.rates import RateTest
 from bentos.verdicts import check_results, not_ready, split_result
 from lake.ledger.rollouts import RolloutState
 from lake.recipe import RolloutStep
@@ -14,10 +17,12 @@ from lake.records import CheckResult, ClusterStats, RolloutAction, RolloutDecisi
 
 # Fewer answers than this within the step: there is no concurrent champion to compare with.
 MIN_CHAMPION_REQUESTS = 5
-# A burst: as many answers of the challenger within the last looks, and this share of them failed, while the champion
-# failed less than half as often. Such a version is taken away before any test has its say.
+# A burst: as many answers of the challenger within the last looks, this share of them failed, the champion failed less
+# than half as often, and at the champion's rate in the whole rollout chance would not do it: the looks of a rollout are
+# many. Such a version is taken away before any test has its say.
 BURST_REQUESTS = 10
 BURST_SHARE = 0.5
+BURST_CHANCE = 1e-6
 NO_REQUESTS = ClusterStats(n_requests=0, n_errors=0, latency_mean_ms=0.0, latency_p95_ms=0.0)
 
 
@@ -109,7 +114,24 @@ def burst(evidence: Evidence) -> str | None:
     champion_share = champion_failed / n_champion if n_champion else 0.0
     if n < BURST_REQUESTS or failed / n < BURST_SHARE or champion_share > failed / n / 2:
         return None
+    if burst_chance(n, failed, *_champion_so_far(evidence)) > BURST_CHANCE:
+        return None
     return f"failed {failed} of its last {n} requests, the champion {champion_failed} of {n_champion}"
+
+
+def burst_chance(n: int, n_failed: int, n_champion: int, n_champion_failed: int) -> float:
+    """The chance of so many failures or more, each as likely as the champion's are (a binomial tail)."""
+    rate = (n_champion_failed + 0.5) / (n_champion + 1)
+    return float(bdtrc(n_failed - 1, n, rate))
+
+
+def _champion_so_far(evidence: Evidence) -> tuple[int, int]:
+    """The champion's requests and errors in the whole rollout, where a check counts them; else within the step."""
+    kept = evidence.tests.get("error_rate")
+    if kept is None:
+        return evidence.champion.n_requests, evidence.champion.n_errors
+    test = RateTest.model_validate(kept)
+    return test.n_champion, test.k_champion
 
 
 def _too_early(step: RolloutStep, evidence: Evidence) -> str | None:

@@ -15,6 +15,7 @@ from lake.stage import ROOT
 # Every process that was started for an installation carries its home under this name: strays are found by it.
 MARK = "TIDEMILL_SUPERVISED"
 REPLICA_PREFIX = "replica-"
+GATEWAY = "gateway"
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ def services(settings: Settings) -> list[Process]:
         health_path="/api/health",
     )  # fmt: skip
     gateway = Process(
-        name="gateway",
+        name=GATEWAY,
         command=(
-            program("envoy"), "-c", str(bootstrap_path(settings)), "--disable-hot-restart", "--concurrency", "2",
+            sys.executable, "-m", "bentos.envoy_process", str(settings.home / "gateway" / "base-id"),
+            program("envoy"), "-c", str(bootstrap_path(settings)), "--concurrency", "2",
             "-l", "warning", "--log-path", str(settings.home / "logs" / "envoy.log"),
         ),
         port=settings.gateway_port,
@@ -131,6 +133,7 @@ def watcher(settings: Settings, process: Process) -> dict[str, Any]:
         "warmup_delay": 0,  # circus would look after nothing else meanwhile; it spawns once a second at most
         "graceful_timeout": 30,
         "stop_children": True,
+        "send_hup": process.name == GATEWAY,  # circus' `reload` then asks it to replace Envoy without a gap
         "stdout_stream": _log(settings, process.name),
         "stderr_stream": _log(settings, process.name),
     }

@@ -15,11 +15,11 @@ import httpx
 import psutil
 
 from bentos.arbiter import SupervisorError, ask
-from bentos.gateway import write_bootstrap
+from bentos.gateway import bootstrap_path, write_bootstrap
 from flows import processes
 from flows.context import Context
 from flows.deployments import deploy
-from flows.processes import MARK, REPLICA_PREFIX, Process
+from flows.processes import GATEWAY, MARK, REPLICA_PREFIX, Process
 from lake.errors import TidemillError
 from lake.probe import probe_store
 from lake.settings import Settings, load_settings
@@ -49,7 +49,7 @@ def up(settings: Settings, told: Told) -> None:
 
     Raises TidemillError when a port is taken, the disk is full, the store refuses, or a process does not come up.
     """
-    _prepare_home(settings)
+    is_new_bootstrap = _prepare_home(settings)
     if _asked(settings, "list") is None:
         _end_strays(settings)
         _require_free_ports(settings)
@@ -64,6 +64,8 @@ def up(settings: Settings, told: Told) -> None:
     # The workers' imports take as long as the Prefect server's start: both at once. They wait for it on their own.
     workers = processes.workers()
     early = [process for process in workers if not process.name.startswith("worker-")]
+    if is_new_bootstrap and _is_active(settings, GATEWAY):
+        ask(settings, "reload", name=GATEWAY)
     _start(settings, [*services.values(), *early])
     for process in services.values():
         _wait(settings, process, told)
@@ -115,7 +117,8 @@ def main() -> None:
     ).start()
 
 
-def _prepare_home(settings: Settings) -> None:
+def _prepare_home(settings: Settings) -> bool:
+    """Folders, ledger and gateway's bootstrap. Whether the bootstrap is another one than before."""
     for folder in ("logs", "run", "gateway"):
         (settings.home / folder).mkdir(parents=True, exist_ok=True)
     (settings.home / "run").chmod(0o700)
@@ -128,7 +131,8 @@ def _prepare_home(settings: Settings) -> None:
             remedy="free some space, or set TIDEMILL_HOME to a folder on another disk",
         )
     Context(settings).ledger.migrate()
-    write_bootstrap(settings)
+    before = bootstrap_path(settings).read_bytes() if bootstrap_path(settings).exists() else None
+    return write_bootstrap(settings).read_bytes() != before
 
 
 def _require_free_ports(settings: Settings) -> None:
@@ -172,6 +176,11 @@ def _start_arbiter(settings: Settings) -> None:
                 remedy=f"see {log}",
             )
         time.sleep(0.1)
+
+
+def _is_active(settings: Settings, name: str) -> bool:
+    states: dict[str, str] = (_asked(settings, "status") or {}).get("statuses", {})
+    return states.get(name) == "active"
 
 
 def _start(settings: Settings, wanted: list[Process]) -> None:

@@ -104,14 +104,21 @@ DEFAULT_CHECKS = (
 )
 
 
+_DAY_S = 86_400.0
+# Five minutes a step let a busy model's tests notice two points more errors; a day lets a quiet one get its requests.
+DEFAULT_STEPS = (
+    RolloutStep(stage="shadow", share=1.0, min_requests=200, min_duration_s=60, max_duration_s=_DAY_S),
+    RolloutStep(stage="ab", share=0.5, min_requests=200, min_duration_s=300, max_duration_s=_DAY_S),
+    RolloutStep(stage="canary", share=0.05, min_requests=50, min_duration_s=300, max_duration_s=_DAY_S),
+    RolloutStep(stage="canary", share=0.25, min_requests=200, min_duration_s=300, max_duration_s=_DAY_S),
+    RolloutStep(stage="canary", share=0.5, min_requests=300, min_duration_s=300, max_duration_s=_DAY_S),
+)
+
+
 class Rollout(Section):
     """How a challenger replaces the champion. The first version of a model goes straight to full."""
 
-    steps: tuple[RolloutStep, ...] = (
-        RolloutStep(stage="shadow", share=1.0),
-        RolloutStep(stage="ab", share=0.5),
-        RolloutStep(stage="canary", share=0.75),
-    )
+    steps: tuple[RolloutStep, ...] = DEFAULT_STEPS
     checks: tuple[RolloutCheck, ...] = DEFAULT_CHECKS
     error_budget: float = Field(
         default=0.01,

@@ -37,7 +37,7 @@ class Metric:
 
 
 _METRICS = (
-    Metric("error_rate", "rate", "points", "lower", 0.005, EVERYWHERE, "answers of 500 and above, time-outs, resets"),
+    Metric("error_rate", "rate", "points", "lower", 0.0025, EVERYWHERE, "answers of 500 and above, time-outs, resets"),
     Metric("agreement", "paired", "score", "higher", 0.6, ("shadow",), "likeness of both answers, 1 is equal", True),
     Metric("answer_length", "paired", "score", "near", 0.5, ("shadow",), "(b - a) / (b + a) of the lengths", True),
     Metric("refusal_rate", "paired", "points", "lower", 0.1, ("shadow",), "answers that refuse", True),
@@ -64,7 +64,7 @@ def metric(name: str) -> Metric:
     if name in _BY_NAME:
         return _BY_NAME[name]
     if found := _QUANTILE.match(name):
-        return Metric(name, "quantile", "ratio", "lower", 2.0, LIVE, f"milliseconds {_DURATIONS[found[1]]}")
+        return Metric(name, "quantile", "ratio", "lower", 1.5, LIVE, f"milliseconds {_DURATIONS[found[1]]}")
     if _BUSINESS.match(name):
         return Metric(name, "mean", "ratio", "higher", 1.05, LIVE, "what the check's url tells")
     raise ValueError(f"a metric: {', '.join(_BY_NAME)}, latency_p95, first_token_p95 (p1 to p99) or business:<name>")

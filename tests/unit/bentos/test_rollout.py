@@ -236,3 +236,23 @@ def test_promotion_always_has_its_evidence(
         assert decision.split is None or not decision.split.broken
     if decision.action == "hold":
         assert elapsed_s < 600
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "action"),
+    [
+        ((200, 2), (10, 5), "roll_back"),  # of a champion that hardly fails
+        ((200, 40), (10, 5), "hold"),  # what one of five does to both now and then
+        ((200, 40), (40, 38), "roll_back"),
+    ],
+)
+def test_a_burst_is_more_than_what_the_champion_does_now_and_then(
+    champion: tuple[int, int], challenger: tuple[int, int], action: str
+) -> None:
+    before = looked(begun(PLAN), PLAN, snapshot(10, v1=(champion[0] - champion[1], champion[1]), v2=(0, 0)))
+    n, k = challenger
+    now = snapshot(20, v1=(champion[0] - champion[1] + 10, champion[1] + 1), v2=(n - k, k))
+    found = looked(before, PLAN, now)
+    decision = decide(rollout_state(SHADOW, PLAN), found, decided_at=BEGIN)
+    assert decision.action == action
+    assert ("of its last" in decision.reason) == (action == "roll_back")

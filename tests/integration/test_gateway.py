@@ -19,8 +19,8 @@ import openai
 import pytest
 
 from bentos import gateway
-from bentos.envoy_bootstrap import MAX_REQUEST_BYTES
 from bentos.counters import Block, Snapshot, block, stats_of
+from bentos.envoy_bootstrap import MAX_REQUEST_BYTES
 from bentos.envoy_stats import read_stats
 from bentos.routing import Endpoint, ModelRoute, Routing
 from lake.settings import Settings, load_settings

@@ -33,7 +33,7 @@ def test_rows_tell_what_the_code_does() -> None:
     for name, cells in rows().items():
         found = metrics()[name]
         _, _, unit, better, margin, stages, by = cells
-        assert unit.split(",")[0] == {"points": "points", "ratio": "factor"}[found.unit], name
+        assert unit.split(",")[0] == {"points": "points", "score": "score", "ratio": "factor"}[found.unit], name
         assert better == found.better, name
         assert float(margin) == found.margin, name
         assert stages == ", ".join(found.stages), name

@@ -12,7 +12,7 @@ def told(plan: Rollout) -> str:
 def test_every_step_and_every_check_of_the_default_plan_is_told() -> None:
     plan = Rollout()
     text = told(plan)
-    for name in ("Step 1: shadow 100%", "Step 2: A/B 50%", "Step 3: canary 75%"):
+    for name in ("Step 1: shadow 100%", "Step 2: A/B 50%", "Step 3: canary 5%", "Step 5: canary 50%"):
         assert name in text
     rolls_back, _, warns = text.partition("What only warns")
     for check in plan.checks:

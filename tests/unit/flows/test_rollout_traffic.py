@@ -13,7 +13,7 @@ from lake.recipe.rollout import RolloutCheck, RolloutStep
 
 AB = RolloutStep(stage="ab", share=0.5)
 SHADOW = RolloutStep(stage="shadow", share=1.0)
-ERRORS = RolloutCheck(metric="error_rate")
+ERRORS = RolloutCheck(metric="error_rate", margin=0.005)
 
 
 def test_needed_solves_its_equation_and_grows_without_bound() -> None:
@@ -53,7 +53,7 @@ def test_differing_answers_are_found_about_when_the_estimate_says() -> None:
 
 def test_what_is_within_the_margin_is_never_found() -> None:
     assert requests_to_detect(ERRORS, 0.005, AB, 0.001) == math.inf
-    assert requests_to_detect(RolloutCheck(metric="latency_p50"), 2.0, AB, 0.001) == math.inf
+    assert requests_to_detect(RolloutCheck(metric="latency_p50", margin=2.0), 2.0, AB, 0.001) == math.inf
     assert requests_to_detect(RolloutCheck(metric="toxicity"), 0.05, SHADOW, 0.001) == math.inf
 
 
@@ -89,11 +89,12 @@ def test_a_rare_trickle_is_told_to_be_too_little() -> None:
 
 
 def test_larger_differences_are_found_earlier_and_a_long_plan_finds_more() -> None:
-    short = estimate(Rollout(checks=(ERRORS,)), 5.0)
+    steps = (SHADOW, AB, RolloutStep(stage="canary", share=0.75))
+    short = estimate(Rollout(checks=(ERRORS,), steps=steps), 5.0)
     sizes = [found.n_challenger for found in short.detections]
     assert sizes == sorted(sizes, reverse=True) and len(sizes) == 3
     assert [found.after_s for found in short.detections] == [None] * 3  # 30 requests a step: over too soon
-    patient = tuple(step.model_copy(update={"min_requests": 3000}) for step in Rollout().steps)
+    patient = tuple(step.model_copy(update={"min_requests": 3000}) for step in steps)
     after = [found.after_s for found in estimate(Rollout(checks=(ERRORS,), steps=patient), 5.0).detections]
     assert after[1] is not None and after[2] is not None and after[2] < after[1]
 

@@ -83,7 +83,7 @@ def test_its_plan_is_one_step_that_is_judged_by_its_metrics() -> None:
         ("metrics: [latency]", "metrics.0", "a metric: error_rate"),
         ("metrics: [business:sales]", "metrics.0", "a url for business metrics"),
         ("metrics: [{metric: latency_p50, alike_within: 0.9}]", "metrics.0", "a factor above 1"),
-        ("metrics: [{metric: error_rate, stop_when_worse_by: 7}]", "metrics.0", "a share from 0 to 1"),
+        ("metrics: [{metric: error_rate, stop_when_worse_by: 7}]", "metrics.0", "a number from 0 to 1"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(more: str, field: str, allowed: str) -> None:

@@ -16,7 +16,7 @@ from benchmarks._gateway_installation import AT_ONCE, MODEL, Installation, Load
 from benchmarks._gateway_stream import Stream
 from bentos.arbiter import ask
 from bentos.orders import request_rollback, undo
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from tests.servers import wait_until
 

@@ -20,7 +20,7 @@ from bentos.counters import Block, Snapshot, block
 from bentos.envoy_stats import read_stats
 from bentos.orders import undo
 from bentos.sequential.rates import RateTest
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.recipe.rollout_metrics import metric
 

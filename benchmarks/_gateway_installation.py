@@ -22,7 +22,7 @@ from bentos.orders import begin_rollout
 from bentos.replicas import watcher_name
 from flows.processes import environment
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Rollout
 from lake.settings import Settings, load_settings
 from tests.ports import free_port_block, free_ports

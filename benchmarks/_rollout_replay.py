@@ -12,7 +12,7 @@ from benchmarks._rollout_traffic import BOUNDS_MS, Ints
 from bentos.counters import Counters, Snapshot, VersionCounters
 from bentos.evidence import Evidence, entered, taken_in
 from bentos.rollout import decide
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Rollout
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

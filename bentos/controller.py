@@ -30,7 +30,7 @@ from bentos.targets.target import Key, LeaseLost, Target
 from lake.errors import TidemillError
 from lake.ledger import Ledger
 from lake.ledger.engine import LedgerAway
-from lake.ledger.rollouts import Replica, RolloutState
+from lake.ledger.rollout_state import Replica, RolloutState
 from lake.process_owner import process_owner
 from lake.records import RolloutDecision
 from lake.settings import Settings, load_settings

@@ -12,7 +12,7 @@ from bentos.sequential.means import MeanTest, PairedTest
 from bentos.sequential.quantiles import QuantileTest
 from bentos.sequential.rates import RateTest
 from bentos.sequential.split import SplitTest
-from lake.ledger.rollouts import Observations
+from lake.ledger.rollout_state import Observations
 from lake.recipe import RolloutCheck, RolloutStep
 from lake.recipe.rollout_metrics import Kind, Stage, quantile_of
 from lake.records import Record

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from bentos.evidence import Evidence
 from bentos.rollout import burst, decision_of
 from bentos.verdicts import check_result, split_result
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Compared, Experiment
 from lake.records import CheckResult, RolloutAction, RolloutDecision, SplitResult
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from bentos.moves import rolled_back
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import CoolingDownError, RolloutState, RolloutUnderWayError
+from lake.ledger.rollout_state import CoolingDownError, RolloutState, RolloutUnderWayError
 from lake.recipe import Arm, Experiment
 
 

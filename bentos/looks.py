@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from bentos.counters import stats_of
 from bentos.moves import Move
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.records import RolloutLook
 
 # A rollout of a day then has some thousands of looks; those of its first minutes are as dense as anyone can see.

@@ -13,7 +13,7 @@ from bentos.counters import Snapshot
 from bentos.evidence import Evidence, entered, taken_in
 from bentos.health import Verdict
 from bentos.rollout import decide, decision_of, next_stage
-from lake.ledger.rollouts import Observations, RolloutState
+from lake.ledger.rollout_state import Observations, RolloutState
 from lake.records import RolloutDecision
 
 Kind = Literal["wait", "enter", "weigh", "finish"]

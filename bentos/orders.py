@@ -11,7 +11,7 @@ from bentos.moves import rolled_back
 from bentos.rollout import decision_of
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import CoolingDownError, RolloutState, RolloutUnderWayError
+from lake.ledger.rollout_state import CoolingDownError, RolloutState, RolloutUnderWayError
 from lake.recipe import Rollout as RolloutPlan
 from lake.settings import Settings
 

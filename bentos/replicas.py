@@ -15,7 +15,7 @@ import psutil
 
 from bentos.arbiter import ask
 from bentos.serve import link_stores, replica_home, serve_command, serve_environment
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from lake.settings import Settings
 
 WATCHER_PREFIX = "replica-"

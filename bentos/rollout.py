@@ -11,7 +11,7 @@ from bentos.counters import stats_of
 from bentos.evidence import Evidence
 from bentos.sequential.rates import RateTest
 from bentos.verdicts import check_results, not_ready, split_result
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import RolloutStep
 from lake.records import CheckResult, ClusterStats, RolloutAction, RolloutDecision, SplitResult
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lake.ledger.rollouts import Replica, RolloutState
+from lake.ledger.rollout_state import Replica, RolloutState
 from lake.records import Record
 
 Stage = Literal["shadow", "ab", "canary", "full"]

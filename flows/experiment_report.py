@@ -15,7 +15,7 @@ from lake.errors import TidemillError
 from lake.layout import report_prefix
 from lake.ledger import Ledger
 from lake.ledger.experiments import version_of
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Arm, Compared, Experiment
 from lake.records import CheckResult
 

@@ -6,7 +6,7 @@ from flows.context import Context
 from flows.precisions import packaged_as
 from flows.tasks import bento_of
 from lake.errors import TidemillError
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.ledger.versions import Version
 from lake.recipe import Experiment
 

@@ -12,7 +12,7 @@ import httpx
 
 from flows.rollout_entries import Entries, Value
 from lake.errors import TidemillError
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import RolloutCheck
 
 TIMEOUT_S = 5.0

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from lake.ledger.observations import RolloutObservations
-from lake.ledger.rollouts import Observations
+from lake.ledger.rollout_state import Observations
 
 _ID_BYTES = 9  # of a million ids, two are the same in one of 10^10 rollouts
 

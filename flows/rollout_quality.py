@@ -24,7 +24,7 @@ from flows.rollout_entries import Entries
 from flows.rollout_feedback import FEEDBACK, FeedbackReader, FeedbackScores
 from flows.rollout_scorers import measures
 from flows.rollout_users import SplitUsers
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import RolloutCheck
 from lake.records import PredictionLog, RolloutDecision
 

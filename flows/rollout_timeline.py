@@ -13,7 +13,7 @@ from rich.text import Text
 from flows import rollout_words as words
 from flows.rollout_view import all_rollouts
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.records import RolloutDecision
 
 WAITING = "pending"

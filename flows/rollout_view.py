@@ -13,7 +13,7 @@ from lake.errors import TidemillError
 from lake.ledger import Ledger
 from lake.ledger.alarms import Alarm
 from lake.ledger.leases import Lease
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.process_owner import is_gone
 from lake.records import CheckResult, RolloutDecision, RolloutLook
 

@@ -19,7 +19,7 @@ from flows.rollout_bars import ASCII, UNICODE, Glyphs, interval_bar, share_bar, 
 from flows.rollout_view import Pulse, RolloutView, as_json, current, read_view
 from lake.ledger import Ledger
 from lake.ledger.engine import LedgerAway
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.records import CheckResult, RolloutLook
 
 POLL_S = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe.rollout import RolloutStep
 from lake.recipe.rollout_metrics import metric
 from lake.records import CheckResult, RolloutDecision, SplitResult

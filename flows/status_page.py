@@ -15,7 +15,7 @@ from flows.rollout_timeline import WAITING, Row, Segment
 from flows.rollout_view import RolloutView
 from flows.status_svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, panels
 from lake.ledger.alarms import Alarm
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import update
 
 from lake.ledger import Ledger
-from lake.ledger.rollouts import Observations, RolloutState
+from lake.ledger.rollout_state import Observations, RolloutState
 from lake.ledger.tables import rollouts
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.records import PredictionLog

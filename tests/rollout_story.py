@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.ledger.tables import rollout_decisions, rollout_looks, rollouts, versions
 from lake.recipe import Rollout
 from lake.recipe.rollout import RolloutCheck, RolloutStep

@@ -8,7 +8,7 @@ from typing import Any
 
 from bentos.counters import Counters, Snapshot, VersionCounters
 from bentos.evidence import Evidence, entered, taken_in
-from lake.ledger.rollouts import Observations, RolloutState
+from lake.ledger.rollout_state import Observations, RolloutState
 from lake.recipe import Rollout, RolloutCheck
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

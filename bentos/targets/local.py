@@ -13,7 +13,7 @@ from bentos.replicas import Replicas, last_log_line
 from bentos.routing import Routing
 from bentos.targets.replica_counters import cpu_s, first_tokens, machine_cpu_s, machine_energy_j
 from bentos.targets.target import Key, Sighting
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from lake.settings import Settings
 
 

@@ -10,7 +10,7 @@ from bentos.counters import Snapshot
 from bentos.health import Probe
 from bentos.routing import Routing
 from lake.errors import TidemillError
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 
 Key = tuple[str, str]  # model, version
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Engine
 
-from lake.ledger.rollouts import Rollouts, RolloutState
+from lake.ledger.rollout_state import RolloutState
+from lake.ledger.rollouts import Rollouts
 from lake.ledger.tables import rollouts, versions
 from lake.ledger.taints import blocking
 from lake.recipe import Experiment

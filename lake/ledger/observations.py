@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
-from lake.ledger.rollouts import Observations
+from lake.ledger.rollout_state import Observations
 from lake.ledger.tables import rollout_looks, rollout_observations
 from lake.records import RolloutLook
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.settings import load_settings
 from tests.chaos.invariants import Violation
 from tests.chaos.points import Outcome, Point

@@ -25,7 +25,7 @@ from flows.rollout_view import read_view
 from lake.bucket import Bucket
 from lake.errors import RecipeError, TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Experiment, Rollout, parse_experiment
 from lake.settings import Settings
 from tests.ports import free_port_block

@@ -21,7 +21,7 @@ from bentos.targets.kubernetes.names import LEASE_TOKEN, object_name
 from bentos.targets.kubernetes.traffic import RouteRefused
 from bentos.targets.target import LeaseLost
 from lake.errors import TidemillError
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from tests.kube_apiserver import kube_apiserver
 from tests.kubernetes_api import NAMESPACE, Api, memory_api
 from tests.kubernetes_controllers import Calls, GatewayController, Killed, make_pod, pod_status, running, set_pod

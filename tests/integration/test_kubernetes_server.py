@@ -18,7 +18,7 @@ from bentos.targets.kubernetes import KubernetesError, KubernetesSettings, Kuber
 from bentos.targets.kubernetes.cluster import KINDS
 from bentos.targets.kubernetes.routes import http_route, shadow_route, sticky_policy
 from bentos.targets.kubernetes.workloads import deployment, service
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from tests.kube_apiserver import CONTROLLER_TOKEN, kube_apiserver
 from tests.kubernetes_api import NAMESPACE, Api
 from tests.kubernetes_controllers import GatewayController, make_pod, pod_status, running

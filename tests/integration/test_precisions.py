@@ -20,7 +20,7 @@ from flows.experiments import start
 from flows.precisions import packaged_as
 from lake.bucket import Bucket
 from lake.ledger import Ledger
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from lake.recipe import Experiment, Recipe
 from lake.records import Bento, Dataset
 from lake.settings import Settings

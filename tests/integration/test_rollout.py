@@ -24,7 +24,7 @@ from bentos.orders import begin_rollout, request_rollback
 from bentos.replicas import IDENTITY
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Rollout, RolloutStep
 from lake.settings import Settings, load_settings
 from tests.ports import free_port_block, free_ports

@@ -19,7 +19,7 @@ from bentos.targets.kubernetes.settings import KubernetesSettings
 from bentos.targets.kubernetes.traffic import CLUSTERS, CLUSTERS_SINCE, Traffic
 from bentos.targets.kubernetes.workloads import CONTAINER, deployment, service
 from bentos.targets.target import Key, Sighting
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bentos.serve import DRAIN_TIMEOUT_S, KEEP_ALIVE_S
 from bentos.targets.kubernetes.names import DEFINITION, Json, definition_of, labels, object_name
 from bentos.targets.kubernetes.settings import KubernetesSettings
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 
 CONTAINER = "model"
 

@@ -14,7 +14,7 @@ from bentos.replicas import Replicas
 from bentos.targets.local import LocalTarget
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import CoolingDownError, RolloutState
+from lake.ledger.rollout_state import CoolingDownError, RolloutState
 from lake.ledger.tables import rollouts
 from lake.recipe import Rollout, RolloutStep
 from lake.settings import Settings

@@ -22,7 +22,7 @@ from bentos.orders import begin_rollout
 from bentos.routing import Routing
 from bentos.targets.target import Key, Sighting
 from lake.ledger import Ledger
-from lake.ledger.rollouts import Replica, RolloutState
+from lake.ledger.rollout_state import Replica, RolloutState
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.settings import Settings
 

@@ -15,7 +15,7 @@ from bentos.orders import request_rollback
 from bentos.serving_config import ServingSettings
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Compared, Experiment, Rollout
 from lake.records import CheckResult, RolloutDecision
 from tests.rollouts import BEGIN, begun, looked, rollout_state, snapshot

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bentos.counters import Snapshot
 from bentos.health import Verdict
 from bentos.moves import Move, leaves_shadow, next_move
-from lake.ledger.rollouts import Observations, RolloutState
+from lake.ledger.rollout_state import Observations, RolloutState
 from lake.recipe import Rollout, RolloutStep
 from lake.records import RolloutDecision
 from tests.rollouts import BEGIN, LOOSE_CHECKS, begun, rollout_state, snapshot

@@ -20,7 +20,7 @@ from bentos.replicas import (
     log_file,
     start_of,
 )
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from lake.settings import Settings, load_settings
 
 

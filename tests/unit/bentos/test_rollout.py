@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bentos.evidence import Evidence
 from bentos.rollout import decide
-from lake.ledger.rollouts import Observations
+from lake.ledger.rollout_state import Observations
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.records import RolloutDecision
 from tests.rollouts import BEGIN, begun, looked, rollout_state, snapshot

@@ -18,7 +18,7 @@ from bentos.routing import (
     routing_of,
     shadow_cluster_name,
 )
-from lake.ledger.rollouts import Replica, RolloutState
+from lake.ledger.rollout_state import Replica, RolloutState
 from lake.recipe import Rollout, RolloutStep
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from bentos.routing import Routing
 from bentos.targets.target import Key, LeaseLost, Sighting
 from bentos.watchdog import SUBJECT, Watchdog
 from lake.ledger import Ledger
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from lake.recipe import Rollout, RolloutStep
 from lake.settings import Settings
 

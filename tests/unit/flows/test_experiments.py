@@ -27,7 +27,7 @@ from flows.rollout_view import RolloutView, read_view
 from lake.bucket import Bucket
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Experiment
 from lake.records import Bento
 from lake.settings import Settings

@@ -16,7 +16,7 @@ from flows.rollout_business import MAX_ANSWER_BYTES, MAX_VALUES, BusinessMetrics
 from flows.rollout_entries import Entries
 from lake.errors import TidemillError
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.recipe import RolloutCheck
 from tests.evidence import BEGAN, entered, plan, running_rollout
 from tests.ports import free_ports

@@ -6,7 +6,7 @@ import pytest
 
 from flows.rollout_entries import Entries, Value, hashed
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from tests.evidence import entered, plan, running_rollout
 
 A, B, C = (Value(hashed(name), value) for name, value in (("a", 0.25), ("b", -0.5), ("c", 1.0)))

@@ -15,7 +15,7 @@ from flows.rollout_entries import Entries
 from flows.rollout_feedback import FEEDBACK, Feedback, FeedbackReader, FeedbackScores, digest, parse
 from lake.bucket import Bucket
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.records import PredictionLog
 from tests.evidence import challenger, champion, entered, plan, running_rollout, shadow
 

@@ -18,7 +18,7 @@ from flows.rollout_entries import hashed
 from flows.rollout_quality import RolloutQuality, step_times
 from lake.bucket import Bucket
 from lake.ledger import Ledger
-from lake.ledger.rollouts import Observations, RolloutState
+from lake.ledger.rollout_state import Observations, RolloutState
 from lake.recipe import Rollout, RolloutCheck, RolloutStep
 from lake.records import ClusterStats, RolloutAction, RolloutDecision
 from lake.settings import Settings

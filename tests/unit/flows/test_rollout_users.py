@@ -12,7 +12,7 @@ from flows import rollout_users
 from flows.rollout_entries import Entries, Value
 from flows.rollout_users import GRACE, SETTLE, SPLIT, SplitUsers
 from lake.ledger import Ledger
-from lake.ledger.rollouts import RolloutState
+from lake.ledger.rollout_state import RolloutState
 from lake.records import PredictionLog
 from tests.evidence import BEGAN, challenger, champion, entered, plan, running_rollout, shadow
 

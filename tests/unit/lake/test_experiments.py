@@ -9,7 +9,7 @@ import pytest
 from lake.errors import RecipeError
 from lake.ledger import Ledger
 from lake.ledger.experiments import version_of
-from lake.ledger.rollouts import RolloutUnderWayError
+from lake.ledger.rollout_state import RolloutUnderWayError
 from lake.recipe import Experiment, Rollout, parse_experiment
 from lake.records import ClusterStats, RolloutDecision
 from tests.rollouts import BEGIN

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from lake.ledger import Ledger
-from lake.ledger.rollouts import CoolingDownError, RolloutState, RolloutUnderWayError
+from lake.ledger.rollout_state import CoolingDownError, RolloutState, RolloutUnderWayError
 from lake.ledger.tables import rollouts
 from lake.recipe import Rollout
 from lake.records import ClusterStats, RolloutAction, RolloutDecision

@@ -19,7 +19,7 @@ from bentos.targets.kubernetes.names import object_name
 from bentos.targets.kubernetes.routes import clusters, http_route, is_live, services, shadow_route, sticky_policy
 from bentos.targets.kubernetes.workloads import deployment, service
 from lake.errors import TidemillError
-from lake.ledger.rollouts import Replica
+from lake.ledger.rollout_state import Replica
 from tests.kubernetes_schemas import check
 
 Json = dict[str, Any]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from lake.recipe import Experiment, RolloutStep
 from lake.recipe import Rollout as RolloutPlan
@@ -56,6 +56,9 @@ class RolloutState(BaseModel):
         return self.plan.steps[self.step_index] if self.step_index >= 0 else None
 
 
+Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
 class Observations(BaseModel):
     """Values that were seen of one metric in one step, in the order of their requests.
 
@@ -68,9 +71,9 @@ class Observations(BaseModel):
 
     metric: str
     step_index: int
-    paired: tuple[float, ...] = ()
-    champion: tuple[float, ...] = ()
-    challenger: tuple[float, ...] = ()
+    paired: tuple[Difference, ...] = ()
+    champion: tuple[FiniteFloat, ...] = ()
+    challenger: tuple[FiniteFloat, ...] = ()
     ids: tuple[str, ...] = ()
 
 

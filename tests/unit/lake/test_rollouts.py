@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import update
 
 from lake.ledger import Ledger
-from lake.ledger.rollout_state import CoolingDownError, RolloutState, RolloutUnderWayError
+from lake.ledger.rollout_state import CoolingDownError, Observations, RolloutState, RolloutUnderWayError
 from lake.ledger.tables import rollouts
 from lake.recipe import Rollout
 from lake.records import ClusterStats, RolloutAction, RolloutDecision
@@ -277,3 +278,11 @@ def test_what_is_no_longer_kept_or_no_longer_serves_is_not_undone(promoted: tupl
     ledger.versions.crown("docs", "v3")
     assert not ledger.rollouts.undo(rollout, decision(rollout, "roll_back"))
     assert state_of(ledger, "v3") == "champion"
+
+
+@pytest.mark.parametrize(
+    "values", [{"paired": (0.5, 1.5)}, {"paired": (float("nan"),)}, {"champion": (1.0, float("inf"))}]
+)
+def test_what_no_test_could_take_in_is_not_entered(values: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        Observations(metric="refusal_rate", step_index=0, **values)

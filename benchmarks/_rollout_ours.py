@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
 
 from benchmarks._rollout_tests import Medians, Rates, _Arrays
 from benchmarks._rollout_traffic import HORIZON_S, Bools, Floats, Ints, Outcome, Scenario, histograms
 from bentos.evidence import N_RECENT
-from bentos.rollout import BURST_CHANCE, BURST_REQUESTS, BURST_SHARE, MIN_CHAMPION_REQUESTS
+from bentos.rollout import BURST_CHANCE, BURST_CHANCE_BESIDE, BURST_REQUESTS, BURST_SHARE, MIN_CHAMPION_REQUESTS
 from bentos.sequential.split import log_e
 from bentos.verdicts import SPLIT_ALPHA, SUSPICION_ALPHA
 from lake.recipe import Rollout
@@ -124,7 +124,8 @@ def _actions(plan: Rollout, running: _Running, rates: Rates, medians: Medians) -
     )
     n_a, k_a, n_b, k_b = running.recent.sum(axis=1).T
     share = k_b / n_b.clip(1)
-    burst = (n_b >= BURST_REQUESTS) & (share >= BURST_SHARE) & (k_a / n_a.clip(1) <= share / 2)
+    burst = (n_b >= BURST_REQUESTS) & (share >= BURST_SHARE)
+    burst &= hypergeom.sf(k_b - 1, n_a + n_b, k_a + k_b, n_b) <= BURST_CHANCE_BESIDE
     champion = (rates.total[:, 1] + 0.5) / (rates.total[:, 0] + 1)
     burst &= binom.sf(k_b - 1, n_b, champion) <= BURST_CHANCE
     broken = running.split_peak > -np.log(SPLIT_ALPHA)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from bentos.counters import Snapshot
 from bentos.health import Health
@@ -42,6 +42,10 @@ OUTCOMES = {"promote": "promoted", "roll_back": "rolled_back", "end": "ended"}
 log = logging.getLogger("controller")
 
 
+def _nothing() -> None:
+    """Nobody waits for a sign of life."""
+
+
 @dataclass
 class Controller:
     """What one life of the process remembers. Losing all of it costs time, never an answer."""
@@ -49,12 +53,14 @@ class Controller:
     ledger: Ledger
     target: Target
     token: int = 0
+    beat: Callable[[], None] = _nothing
     _health: dict[Key, Health] = field(default_factory=dict)
     _applied: Routing | None = None
     _applied_version: str | None = None
     _left_routes_at_s: dict[Key, float] = field(default_factory=dict)
     _troubles: set[str] = field(default_factory=set)
     _waiting: dict[str, bool] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
     _looks: Looks = field(default_factory=Looks)
 
     def tick(self) -> None:
@@ -67,16 +73,18 @@ class Controller:
         wanted = self.ledger.rollouts.wanted_replicas()
         with self._tolerating("replicas"):
             self._look_after_replicas(wanted)
+        self.beat()
         stats: Snapshot | None = None
         if any(state.step_index >= 0 for state in running):
             with self._tolerating("gateway statistics"):
                 stats = self.target.observe()
+        else:
+            self._is_over("gateway statistics")
         for state in running:
-            with self._tolerating(f"rollout {state.rollout_id}"):
+            with self._tolerating(_of(state)):
                 self._advance(state, stats)
-        for subject in self._waiting.keys() - {_waits(state) for state in running}:  # ended by an operator
-            del self._waiting[subject]
-            self.ledger.alarms.cleared(subject)
+        self._forget_ended(running)
+        self.beat()
         with self._tolerating("gateway"):
             self._route()
 
@@ -98,9 +106,14 @@ class Controller:
         """Do the next thing with a rollout. The ledger's compare-and-set decides should anyone else act on it."""
         key = (state.model, state.challenger)
         health = self._health.get(key)
+        if state.rollout_id not in self._begun:
+            self._begun.add(state.rollout_id)
+            if state.step is None and health and health.verdict(time.monotonic())[0] == "gone":
+                # It died as a champion before, or as a challenger: it is looked at anew.
+                health = self._health[key] = Health(since_s=time.monotonic())
         verdict, words = health.verdict(time.monotonic()) if health else ("starting", "its replica is not there yet")
         if verdict == "gone":
-            words = f"{words}; it last said: {self.target.last_words(*key) or 'nothing'}"
+            words = f"{words}; it last said: {_printable(self.target.last_words(*key) or 'nothing')}"
         seen = self.ledger.rollout_observations.after(state.rollout_id, evidence_of(state).observed)
         recorded = self.ledger.rollouts.decisions(state.rollout_id)
         move = next_move(
@@ -198,18 +211,41 @@ class Controller:
         again. What is wrong with one rollout does not hold up another."""
         try:
             yield
-        except LeaseLost:
+        except (LeaseLost, OperationalError, LedgerAway):
             raise
-        except (TidemillError, ValueError) as error:
+        except Exception as error:
+            if not isinstance(error, TidemillError):
+                log.debug("%s", neighbour, exc_info=error)
             if neighbour not in self._troubles:
                 log.error("%s: %s; trying again", neighbour, error)
                 self._troubles.add(neighbour)
                 self.ledger.alarms.raised(neighbour, str(error))
             return
-        if neighbour in self._troubles:
-            log.info("%s: answers again", neighbour)
-            self._troubles.discard(neighbour)
-            self.ledger.alarms.cleared(neighbour)
+        self._is_over(neighbour)
+
+    def _is_over(self, trouble: str) -> None:
+        if trouble in self._troubles:
+            log.info("%s: in order again", trouble)
+            self._troubles.discard(trouble)
+            self.ledger.alarms.cleared(trouble)
+
+    def _forget_ended(self, running: Sequence[RolloutState]) -> None:
+        """Alarms of rollouts that were ended by an operator, or while they were in trouble."""
+        for subject in self._waiting.keys() - {_waits(state) for state in running}:
+            del self._waiting[subject]
+            self.ledger.alarms.cleared(subject)
+        ended = {trouble for trouble in self._troubles if trouble.startswith("rollout ")}
+        for trouble in ended - {_of(state) for state in running}:
+            self._is_over(trouble)
+
+
+def _printable(text: str) -> str:
+    """A database takes no NUL, and a terminal no control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _of(state: RolloutState) -> str:
+    return f"rollout {state.rollout_id}"
 
 
 def _waits(state: RolloutState) -> str:
@@ -249,6 +285,8 @@ def run(settings: Settings, open_target: Callable[[Settings], Target]) -> None:
             log.error("%s; trying again", error)
         except (SQLAlchemyError, LedgerAway) as error:  # away, or its disk is full: what was begun is begun again
             log.error("ledger: %s; trying again", error)
+        except Exception:  # a new life would only meet it again, and have lost what this one knows
+            log.exception("trying again")
         stopping.wait(max(0.0, TICK_S - (time.monotonic() - began_s)))
     with suppress(SQLAlchemyError, LedgerAway):
         holding.release()
@@ -270,7 +308,7 @@ def _held(
         log.info("controller of %s, lease %d", settings.home, holding.held.token)
         for alarm in ledger.alarms.open():  # of lives before: what still holds is raised again
             ledger.alarms.cleared(alarm.subject)
-        return Controller(ledger, open_target(settings), holding.held.token)
+        return Controller(ledger, open_target(settings), holding.held.token, holding.beat)
     return controller
 
 

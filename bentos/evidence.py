@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from bentos.counters import Block, Snapshot, added, block
 from bentos.sequential.means import MeanTest, PairedTest
@@ -21,6 +21,8 @@ from lake.records import Record
 N_RECENT = 5
 # Costs are told of a version, not of a request: an average over so many requests is one value of them.
 COST_REQUESTS = 10
+# Costs are compared where one version is asked at most so many times as often as the other.
+MAX_COST_RATIO = 3
 # What tells in which units a sticky step has split its traffic: users.
 SPLIT = "split"
 
@@ -65,7 +67,16 @@ class Evidence(Record):
     def test(self, check: RolloutCheck) -> Test:
         """The check's test as it stands; a new one before there was anything to see."""
         kept = self.tests.get(check.metric)
-        return begun(check) if kept is None else _READ[check.of.kind](kept)
+        try:
+            return begun(check) if kept is None else _READ[check.of.kind](kept)
+        except ValidationError:  # of another version of this code: what it has seen is lost, the rollout is not
+            return begun(check)
+
+    def champion_errors(self) -> tuple[int, int] | None:
+        """The champion's requests and errors in the whole rollout; None where no check counts them."""
+        kept = self.tests.get("error_rate", {})
+        counted = kept.get("n_champion"), kept.get("k_champion")
+        return (counted[0], counted[1]) if isinstance(counted[0], int) and isinstance(counted[1], int) else None
 
 
 def begun(check: RolloutCheck) -> Test:
@@ -172,7 +183,13 @@ def _with_costs(
 ) -> Evidence:
     """Turn what enough requests have cost into one value of each version."""
     ours, theirs = evidence.champion_unpriced, evidence.challenger_unpriced
-    if min(ours.n_requests, theirs.n_requests) < COST_REQUESTS:
+    fewest, most = sorted((ours.n_requests, theirs.n_requests))
+    if fewest >= COST_REQUESTS and most > MAX_COST_RATIO * fewest:  # a process costs something when nobody asks it
+        nothing = Block(cpu_s=0.0, energy_j=0.0)
+        return evidence.model_copy(
+            update={"tests": tests, "champion_unpriced": nothing, "challenger_unpriced": nothing}
+        )
+    if fewest < COST_REQUESTS:
         return evidence.model_copy(update={"tests": tests})
     for check in checks:
         told = {"cpu_s": (ours.cpu_s, theirs.cpu_s), "energy_j": (ours.energy_j, theirs.energy_j)}.get(check.metric)

@@ -35,6 +35,7 @@ class Health:
     n_refused: int = 0
     n_absent: int = 0
     identities: tuple[str, ...] = ()
+    looked_at_s: float | None = None
 
     def seen(self, probe: Probe, identity: str | None, now_s: float) -> Health:
         """The same after one more look. `identity` is None while no process runs."""
@@ -43,17 +44,27 @@ class Health:
         )
         if probe == "ready":
             return replace(
-                self, identities=identities, ready_at_s=now_s, n_refused=0, ready_as=self.ready_as or identity
+                self,
+                identities=identities,
+                ready_at_s=now_s,
+                n_refused=0,
+                ready_as=self.ready_as or identity,
+                looked_at_s=now_s,
             )
         return replace(
             self,
             identities=identities,
             n_refused=self.n_refused + 1 if probe == "refused" else 0,
             n_absent=self.n_absent + (identity is None),
+            looked_at_s=now_s,
         )
 
     def verdict(self, now_s: float) -> tuple[Verdict, str]:
-        """`gone` is final for a challenger; the words say why. A replica that was never ready may take its time."""
+        """`gone` is final for a challenger; the words say why. A replica that was never ready may take its time.
+
+        Times end with the last look: where nobody could look, nothing is known of the replica.
+        """
+        now_s = now_s if self.looked_at_s is None else min(now_s, self.looked_at_s)
         if self.ready_at_s is None:
             return self._verdict_before_ready(now_s)
         if self.ready_as is not None and self.identities and self.identities[-1] != self.ready_as:

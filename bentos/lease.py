@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bentos.targets.target import LeaseLost
 from lake.ledger.leases import Lease, Leases
 from lake.process_owner import is_gone
 
@@ -40,6 +41,17 @@ class Holding:
         if found != self._seen:
             self._seen, self._seen_at_s = found, now_s
         return found.holder is None or is_gone(found.holder) or now_s - self._seen_at_s >= standstill_s
+
+    def beat(self) -> None:
+        """Show life in the middle of long work. Raises LeaseLost when somebody else holds the lease by now."""
+        held, self.held = self.held, self.leases.beat(self.held) if self.held is not None else None
+        if self.held is None:
+            raise LeaseLost(
+                f"lease {self.name}",
+                expected=f"to hold it, with token {held.token if held else 'none'}",
+                got=f"{self.leases.get(self.name)}",
+                remedy="none is needed: the holder acts",
+            )
 
     def release(self) -> None:
         if self.held is not None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from pydantic import ValidationError
+
 from bentos import experiment
 from bentos.counters import Snapshot
 from bentos.evidence import Evidence, entered, taken_in
@@ -83,8 +85,16 @@ def next_move(
 
 
 def evidence_of(state: RolloutState) -> Evidence:
-    """The evidence that the ledger keeps. Raises pydantic's ValidationError when another version has written it."""
-    return Evidence() if state.evidence is None else Evidence.model_validate(state.evidence)
+    """The evidence that the ledger keeps. What another version of this code has written and this one cannot read is
+    lost, the rollout is not: its step begins to count anew."""
+    if state.evidence is None:
+        return Evidence()
+    try:
+        return Evidence.model_validate(state.evidence)
+    except ValidationError:
+        observed = state.evidence.get("observed", 0)
+        kept = Evidence(observed=observed if isinstance(observed, int) else 0)
+        return kept if state.step is None else entered(kept, state.step)
 
 
 def counted_from(evidence: Evidence, snapshot: Snapshot, state: RolloutState) -> Evidence:

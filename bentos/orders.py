@@ -53,6 +53,7 @@ def begin_rollout(
             cooled = True  # by this process's own clock, whatever the other one says by now
         except RolloutUnderWayError as error:
             _require_patience(settings, error.running, version)
+            cooled = False  # it may end in a rollback of its own
             if told != error.running.rollout_id:
                 log.info("%s %s waits for the end of rollout %s", model, version, error.running.rollout_id)
                 told = error.running.rollout_id

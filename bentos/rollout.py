@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from scipy.special import bdtrc
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtrc, gammaln
 
 from bentos.counters import stats_of
 from bentos.evidence import Evidence
-from bentos.sequential.rates import RateTest
 from bentos.verdicts import check_results, not_ready, split_result
 from lake.ledger.rollout_state import RolloutState
 from lake.recipe import RolloutStep
 from lake.records import CheckResult, ClusterStats, RolloutAction, RolloutDecision, SplitResult
 
+# A sticky step whose users nobody counts may be split in any way.
+MIN_SPLIT_USERS = 10
 # Fewer answers than this within the step: there is no concurrent champion to compare with.
 MIN_CHAMPION_REQUESTS = 5
-# A burst: as many answers of the challenger within the last looks, this share of them failed, the champion failed less
-# than half as often, and at the champion's rate in the whole rollout chance would not do it: the looks of a rollout are
-# many. Such a version is taken away before any test has its say.
+# A burst: as many answers of the challenger within the last looks, this share of them failed, and neither the champion's
+# rate in the whole rollout makes that likely (the looks of a rollout are many), nor what the champion did at the same
+# time (what both suffer from is not the challenger's). Such a version is taken away before any test has its say.
 BURST_REQUESTS = 10
 BURST_SHARE = 0.5
 BURST_CHANCE = 1e-6
+BURST_CHANCE_BESIDE = 1e-4
 NO_REQUESTS = ClusterStats(n_requests=0, n_errors=0, latency_mean_ms=0.0, latency_p95_ms=0.0)
 
 
@@ -94,6 +98,9 @@ def _verdict(
             f"to {state.challenger}, planned were {split.share:.0%} (p = {split.p_value:.1g}); no verdict rests on that"
         )
         return _inconclusive(state, step, evidence, why)
+    if step.is_sticky and split is not None and split.n_champion + split.n_challenger < MIN_SPLIT_USERS:
+        n = split.n_champion + split.n_challenger
+        return _inconclusive(state, step, evidence, f"waiting for users: {n} of {MIN_SPLIT_USERS} counted in the split")
     worse = [result for result in results if result.severity == "fail" and result.verdict == "worse"]
     if worse:
         return "roll_back", "; ".join(f"{result.metric}: {result.reason}" for result in worse)
@@ -111,10 +118,11 @@ def burst(evidence: Evidence) -> str | None:
     failed = sum(look.n_challenger_errors for look in evidence.recent)
     n_champion = sum(look.n_champion for look in evidence.recent)
     champion_failed = sum(look.n_champion_errors for look in evidence.recent)
-    champion_share = champion_failed / n_champion if n_champion else 0.0
-    if n < BURST_REQUESTS or failed / n < BURST_SHARE or champion_share > failed / n / 2:
+    if n < BURST_REQUESTS or failed / n < BURST_SHARE:
         return None
     if burst_chance(n, failed, *_champion_so_far(evidence)) > BURST_CHANCE:
+        return None
+    if chance_beside(n, failed, n_champion, champion_failed) > BURST_CHANCE_BESIDE:
         return None
     return f"failed {failed} of its last {n} requests, the champion {champion_failed} of {n_champion}"
 
@@ -125,13 +133,23 @@ def burst_chance(n: int, n_failed: int, n_champion: int, n_champion_failed: int)
     return float(bdtrc(n_failed - 1, n, rate))
 
 
+def chance_beside(n: int, n_failed: int, n_champion: int, n_champion_failed: int) -> float:
+    """The chance of so many failures or more, were all failures of both dealt out at random (Fisher's exact test)."""
+    n_both, n_all_failed = n + n_champion, n_failed + n_champion_failed
+    k = np.arange(n_failed, min(n, n_all_failed) + 1)
+    log_ways = _log_choose(n_all_failed, k) + _log_choose(n_both - n_all_failed, n - k) - _log_choose(n_both, n)
+    return float(np.exp(log_ways).sum())
+
+
+def _log_choose(n: int, k: NDArray[np.int64] | int) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = gammaln(n + 1) - gammaln(np.add(k, 1)) - gammaln(np.subtract(n + 1, k))
+    return found
+
+
 def _champion_so_far(evidence: Evidence) -> tuple[int, int]:
     """The champion's requests and errors in the whole rollout, where a check counts them; else within the step."""
-    kept = evidence.tests.get("error_rate")
-    if kept is None:
-        return evidence.champion.n_requests, evidence.champion.n_errors
-    test = RateTest.model_validate(kept)
-    return test.n_champion, test.k_champion
+    counted = evidence.champion_errors()
+    return counted or (evidence.champion.n_requests, evidence.champion.n_errors)
 
 
 def _too_early(step: RolloutStep, evidence: Evidence) -> str | None:
@@ -150,6 +168,8 @@ def _inconclusive(state: RolloutState, step: RolloutStep, evidence: Evidence, wh
     if evidence.elapsed_s < step.max_duration_s:
         return "hold", why
     told = f"no verdict within {step.max_duration_s:g} s: {why}"
+    if step.pause == "approval":  # a person looks at it anyhow, and may take longer
+        return "hold", told
     return ("roll_back" if state.plan.on_inconclusive == "roll_back" else "hold"), told
 
 

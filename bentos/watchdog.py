@@ -16,6 +16,7 @@ from bentos.targets.target import LeaseLost, Target
 from lake.errors import TidemillError
 from lake.ledger import Ledger
 from lake.ledger.engine import LedgerAway
+from lake.ledger.leases import Lease
 from lake.process_owner import process_owner
 
 # The supervisor starts a controller that died within a second; one that hangs is given longer than a slow disk takes.
@@ -39,6 +40,7 @@ class Watchdog:
         self._holding = Holding(self.ledger.leases, f"watchdog of {process_owner()}")
         self._missing_since_s: float | None = None
         self._acted = False
+        self._last: Lease | None = None
 
     def tick(self, now_s: float) -> bool:
         """Look once; `now_s` are monotonic seconds. Whether it took the traffic from challengers just now.
@@ -48,11 +50,10 @@ class Watchdog:
         if not self.ledger.rollouts.running():
             self._missing_since_s = None
             return False
-        found = self.ledger.leases.get(NAME)
-        alive = (
-            found is not None and found.holder is not None and not self._holding.stands_still(found, now_s, TICK_S * 2)
-        )
-        if alive:
+        before, found = self._last, self.ledger.leases.get(NAME)
+        self._last = found
+        # Of one life: a controller that dies again and again takes the lease each time, and acts on nothing.
+        if found is not None and before is not None and found.token == before.token and found.beat > before.beat:
             self._missing_since_s, self._acted = None, False
             return False
         if self._missing_since_s is None:
@@ -70,6 +71,8 @@ class Watchdog:
                 continue  # a controller is back
             except (TidemillError, SQLAlchemyError, LedgerAway) as error:
                 log.error("%s; trying again", error)
+            except Exception:  # whatever it is: without this thread nobody would notice anything any more
+                log.exception("trying again")
 
     def _make_safe(self, now_s: float) -> bool:
         """All traffic to the champions, with a lease of its own: what a sleeping controller had begun is refused.

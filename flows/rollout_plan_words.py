@@ -63,7 +63,7 @@ def _traffic(step: RolloutStep) -> str:
         return f"{share} {verb} copied to the challenger. Its answers are compared and thrown away: no client sees one."
     told = f"{share_in_words(step.share)} of live requests are answered by the challenger, the others by the champion."
     if step.is_sticky:
-        return f"{told} Who names a user (body's `user`, `x-user`, cookie) stays with one version."
+        return f"{told} Who names a user (body's `user`, `x-user`, cookie) stays with one version; checks take a user's requests as independent, which they are not quite."
     return f"{told} Each request is drawn anew."
 
 

@@ -42,9 +42,12 @@ def untellable(recipe: Recipe) -> dict[str, str]:
 
 
 def tellable(plan: Rollout, recipe: Recipe) -> Rollout:
-    """The plan without checks that would wait for ever."""
+    """The plan without checks that would wait for ever, and without sticky steps where nobody could count users."""
     without = untellable(recipe)
-    return plan.model_copy(update={"checks": tuple(check for check in plan.checks if check.metric not in without)})
+    plan = plan.model_copy(update={"checks": tuple(check for check in plan.checks if check.metric not in without)})
+    if recipe.monitoring.log_share > 0:
+        return plan
+    return plan.model_copy(update={"steps": tuple(step.model_copy(update={"sticky": "none"}) for step in plan.steps)})
 
 
 def in_prompts_language(pair: Pair) -> tuple[float, float]:

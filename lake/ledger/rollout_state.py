@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field
 
 from lake.recipe import Experiment, RolloutStep
 from lake.recipe import Rollout as RolloutPlan
@@ -57,6 +57,8 @@ class RolloutState(BaseModel):
 
 
 Difference = Annotated[float, Field(ge=-1, le=1)]
+# Squares of it and sums of those are finite.
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
 
 
 class Observations(BaseModel):
@@ -72,8 +74,8 @@ class Observations(BaseModel):
     metric: str
     step_index: int
     paired: tuple[Difference, ...] = ()
-    champion: tuple[FiniteFloat, ...] = ()
-    challenger: tuple[FiniteFloat, ...] = ()
+    champion: tuple[Value, ...] = ()
+    challenger: tuple[Value, ...] = ()
     ids: tuple[str, ...] = ()
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete, exists, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from lake.ledger.rollout_state import CoolingDownError, Replica, RolloutState, RolloutUnderWayError
-from lake.ledger.tables import replicas, rollout_decisions, rollouts, versions
+from lake.ledger.tables import replicas, rollout_decisions, rollout_observations, rollouts, versions
 from lake.ledger.taints import blocking
 from lake.recipe import Rollout as RolloutPlan
 from lake.records import RolloutDecision
@@ -162,6 +162,8 @@ class Rollouts:
                 return False
             row = connection.execute(select(rollouts).where(this)).one()
             plan = RolloutPlan.model_validate(row.plan)
+            # They have been taken in, and some stand for users.
+            connection.execute(delete(rollout_observations).where(rollout_observations.c.rollout_id == rollout_id))
             if decision is not None:
                 _record(connection, decision)
             if state == "promoted":
@@ -178,18 +180,23 @@ class Rollouts:
     def undo(self, promoted: RolloutState, decision: RolloutDecision) -> bool:
         """Give the traffic back to the champion that a promoted rollout has replaced, in one transaction.
 
-        False, and nothing is done, when its replica is not kept any more, or the challenger is not the champion now.
+        False, and nothing is done, when its replica is not kept any more, it has seen what was erased since, another
+        rollout is under way, or the challenger is not the champion now.
         """
         model, before = promoted.model, promoted.champion
         crowned = (versions.c.model == model) & (versions.c.state == "champion")
-        kept = select(replicas.c.port).where(replicas.c.model == model, replicas.c.version == before)
+        kept = select(replicas.c.environment).where(replicas.c.model == model, replicas.c.version == before)
+        under_way = select(rollouts.c.rollout_id).where(rollouts.c.model == model, rollouts.c.state == "running")
         with self._engine.begin() as connection:
             if connection.scalar(select(versions.c.version).where(crowned)) != promoted.challenger:
                 return False
             retired = connection.scalar(
                 select(versions.c.state).where(versions.c.model == model, versions.c.version == before)
             )
-            if before is None or retired != "retired" or connection.scalar(kept) is None:
+            # What was started for a drill, with faults, is not what should serve again.
+            if before is None or retired != "retired" or connection.scalar(kept) != {}:
+                return False
+            if blocking(connection, model, before) or connection.execute(under_way).first():
                 return False
             undone = connection.execute(
                 update(rollouts)

@@ -138,7 +138,11 @@ class Experiment(Section):
     metrics: tuple[Compared, ...] = DEFAULT_METRICS
     min_requests: int = Field(default=200, ge=1, description="answered by each arm before it ends")
     max_duration_s: float = Field(default=86_400, gt=0, description="it ends then, decided or not")
-    sticky: Literal["user", "none"] = Field(default="user", description="user: whoever names one stays with an arm")
+    sticky: Literal["user", "none"] = Field(
+        default="none",
+        description="user: whoever names one stays with an arm; metrics take a user's requests as independent, which they "
+        "are not quite",
+    )
     error_budget: float = Field(
         default=0.05,
         gt=0,

@@ -19,9 +19,10 @@ class RolloutStep(Section):
     min_requests: int = Field(default=30, ge=1, description="answered by the challenger before a verdict")
     min_duration_s: float = Field(default=0, ge=0, description="no verdict to go on before that")
     max_duration_s: float = Field(default=3600, gt=0, description="without a verdict by then: `on_inconclusive`")
-    sticky: Literal["user", "none"] | None = Field(
-        default=None,
-        description="user: whoever names one (body's `user`, `x-user`, cookie) stays with a version; unset: user in ab",
+    sticky: Literal["user", "none"] = Field(
+        default="none",
+        description="user: whoever names one (body's `user`, `x-user`, cookie) stays with a version. Checks take requests as "
+        "independent, and a user's own are not: with few users, or users who differ much, they err more often",
     )
     pause: Literal["approval"] | None = Field(
         default=None, description="approval: the next step waits for 'tidemill rollout approve'"
@@ -39,7 +40,7 @@ class RolloutStep(Section):
 
     @property
     def is_sticky(self) -> bool:
-        return self.stage == "ab" if self.sticky is None else self.sticky == "user"
+        return self.sticky == "user"
 
 
 class RolloutCheck(Section):

@@ -93,8 +93,8 @@ def test_arms_that_differ_by_nothing_that_matters_are_alike() -> None:
 
 def test_a_burst_of_errors_ends_it_at_once() -> None:
     wanted = experiment(min_requests=1_000_000)
-    found = decided(wanted, weighed(wanted, (0, 8), n=10))
-    assert (found.action, found.reason) == ("end", "arm b failed 8 of its last 10 requests, the champion 0 of 10")
+    found = decided(wanted, weighed(wanted, (0, 10), n=10))
+    assert (found.action, found.reason) == ("end", "arm b failed 10 of its last 10 requests, the champion 0 of 10")
 
 
 def test_a_metric_worse_than_allowed_ends_it_before_enough_was_asked() -> None:

@@ -31,7 +31,8 @@ def test_a_replica_may_take_its_time_to_start() -> None:
     health, now_s = seen(Health(since_s=0), ["refused"] * 20 + ["slow"] * 20)
     assert health.verdict(now_s)[0] == "starting"
     assert health.seen("ready", "7", now_s).verdict(now_s)[0] == "ready"
-    assert health.verdict(READY_TIMEOUT_S + 1)[0] == "gone"
+    late_s = READY_TIMEOUT_S + 1
+    assert health.seen("slow", "7", late_s).verdict(late_s)[0] == "gone"
 
 
 def test_a_process_that_keeps_dying_is_not_waited_for() -> None:
@@ -51,7 +52,8 @@ def test_a_process_that_dies_before_it_is_met_is_not_waited_for() -> None:
 def test_slow_answers_while_all_cores_compute_are_no_death() -> None:
     health, now_s = seen(Health(since_s=0), ["ready", *["slow"] * 20])
     assert health.verdict(now_s)[0] == "ready"
-    assert health.verdict(1 + MAX_SILENCE_S + 1)[0] == "gone"
+    late_s = 1 + MAX_SILENCE_S + 1
+    assert health.seen("slow", "7", late_s).verdict(late_s)[0] == "gone"
 
 
 def test_refusals_in_a_row_are_death_single_ones_are_not() -> None:
@@ -95,3 +97,12 @@ def test_only_a_200_is_ready(server: tuple[int, int]) -> None:
 
 def test_nobody_there_is_a_refusal() -> None:
     assert probe(free_ports(1)[0]) == "refused"
+
+
+def test_where_nobody_could_look_nothing_is_concluded() -> None:
+    """The supervisor was away for minutes: that says nothing of the replica."""
+    health, now_s = seen(Health(since_s=0), ["ready"])
+    assert health.verdict(now_s + 600)[0] == "ready"
+    starting = Health(since_s=0).seen("refused", "7", 1.0)
+    assert starting.verdict(1_000)[0] == "starting"
+    assert health.seen("slow", "7", now_s + 600).verdict(now_s + 600)[0] == "gone"

@@ -111,7 +111,7 @@ def test_a_step_lasts_as_long_as_the_plan_has_it() -> None:
 
 
 def test_a_burst_of_errors_ends_it_at_once() -> None:
-    decision = verdict(Seen(champion=(10, 0), challenger=(10, 8)))
+    decision = verdict(Seen(champion=(40, 0), challenger=(10, 8)))
     assert (decision.action, decision.to_stage) == ("roll_back", "rolled_back")
     assert "8 of its last 10" in decision.reason
 
@@ -251,8 +251,46 @@ def test_a_burst_is_more_than_what_the_champion_does_now_and_then(
 ) -> None:
     before = looked(begun(PLAN), PLAN, snapshot(10, v1=(champion[0] - champion[1], champion[1]), v2=(0, 0)))
     n, k = challenger
-    now = snapshot(20, v1=(champion[0] - champion[1] + 10, champion[1] + 1), v2=(n - k, k))
+    now = snapshot(20, v1=(champion[0] - champion[1] + 40, champion[1] + 1), v2=(n - k, k))
     found = looked(before, PLAN, now)
     decision = decide(rollout_state(SHADOW, PLAN), found, decided_at=BEGIN)
     assert decision.action == action
     assert ("of its last" in decision.reason) == (action == "roll_back")
+
+
+def test_what_both_suffer_from_at_one_time_is_no_burst_of_the_challenger() -> None:
+    """Half a minute without a database, say: the champion hardly fails otherwise."""
+    before = looked(begun(PLAN), PLAN, snapshot(10, v1=(5_000, 5), v2=(5_000, 5)))
+    for k_champion, k_challenger in ((5, 7), (4, 8), (6, 6)):
+        now = snapshot(14, v1=(5_010 - k_champion, 5 + k_champion), v2=(5_010 - k_challenger, 5 + k_challenger))
+        decision = decide(rollout_state(SHADOW, PLAN), looked(before, PLAN, now), decided_at=BEGIN)
+        assert "of its last" not in decision.reason
+    alone = looked(before, PLAN, snapshot(14, v1=(5_000, 5), v2=(5_000, 15)))
+    assert "of its last" not in decide(rollout_state(SHADOW, PLAN), alone, decided_at=BEGIN).reason
+
+
+def test_a_sticky_step_waits_until_its_users_are_counted() -> None:
+    steps = (PLAN.steps[0], PLAN.steps[1].model_copy(update={"sticky": "user"}), PLAN.steps[2])
+    decision = verdict(Seen(), AB, PLAN.model_copy(update={"steps": steps}))
+    assert decision.action == "hold"
+    assert "waiting for users: 0 of 10" in decision.reason
+
+
+def test_while_a_person_is_waited_for_a_suspicion_holds() -> None:
+    steps = (PLAN.steps[0].model_copy(update={"pause": "approval"}), *PLAN.steps[1:])
+    plan = PLAN.model_copy(update={"steps": steps})
+    suspicious = Seen(champion=(100, 0), challenger=(100, 9), elapsed_s=900)
+    assert verdict(suspicious).action == "roll_back"
+    assert verdict(suspicious, plan=plan).action == "hold"
+
+
+@pytest.mark.parametrize("kept", [{"of": "a later version"}, {"observed": 7, "tests": 3}])
+def test_evidence_that_cannot_be_read_is_lost_and_the_rollout_is_not(kept: dict[str, object]) -> None:
+    from bentos.moves import evidence_of
+
+    found = evidence_of(rollout_state(AB, PLAN, evidence=kept))
+    assert found.snapshot is None
+    assert found.observed == kept.get("observed", 0)
+    assert found.split is not None
+    strange = begun(PLAN).model_copy(update={"tests": {"error_rate": {"of": "a later version"}}})
+    assert looked(strange, PLAN, snapshot(1, v1=(5, 0), v2=(5, 0))).test(CHECKS[0]).n_challenger == 5

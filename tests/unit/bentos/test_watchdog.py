@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -120,3 +121,31 @@ def test_without_a_rollout_nobody_is_missed(ledger: Ledger) -> None:
     watchdog = Watchdog(ledger, lambda: gateway, standstill_s=1)
     assert not any(watchdog.tick(now_s) for now_s in range(100))
     assert gateway.applied == []
+
+
+def test_a_controller_that_dies_in_every_tick_counts_as_dead(rolling_out: Ledger) -> None:
+    gateway = Gateway()
+    watchdog = Watchdog(rolling_out, lambda: gateway, standstill_s=30)
+    acted = False
+    for now_s in range(0, 80, 2):
+        Holding(rolling_out.leases, f"other-host:0000:{now_s}:2").look(now_s, 0.0)  # takes the lease, and that is all
+        acted = watchdog.tick(now_s) or acted
+    assert acted
+
+
+def test_trouble_of_any_kind_does_not_end_it(rolling_out: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentos.watchdog.TICK_S", 0.01)
+    stopping = threading.Event()
+    n_looks = 0
+
+    def fail(now_s: float) -> bool:
+        nonlocal n_looks
+        n_looks += 1
+        if n_looks == 3:
+            stopping.set()
+        raise OSError("no space left on device")
+
+    watchdog = Watchdog(rolling_out, Gateway)
+    monkeypatch.setattr(watchdog, "tick", fail)
+    watchdog.run(stopping)
+    assert n_looks == 3

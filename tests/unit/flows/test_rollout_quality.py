@@ -204,7 +204,7 @@ class TestLive:
     PLAN = Rollout(
         steps=(
             RolloutStep(stage="shadow", share=1.0),
-            RolloutStep(stage="ab", share=0.5),
+            RolloutStep(stage="ab", share=0.5, sticky="user"),
             RolloutStep(stage="canary", share=0.75, sticky="user"),
         ),
         checks=(RolloutCheck(metric="feedback"), RolloutCheck(metric="refusal_rate")),

@@ -58,7 +58,7 @@ def test_every_example_parses(path: Path) -> None:
 def test_its_plan_is_one_step_that_is_judged_by_its_metrics() -> None:
     plan = BREVITY.plan()
     (step,) = plan.steps
-    assert (step.stage, step.share, step.is_sticky) == ("ab", 0.5, True)
+    assert (step.stage, step.share, step.is_sticky) == ("ab", 0.5, False)
     assert {check.metric: (check.severity, check.allowed) for check in plan.checks} == {
         "error_rate": ("fail", 0.05),
         "latency_p50": ("warn", 1.0),

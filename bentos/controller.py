@@ -133,13 +133,15 @@ class Controller:
         rollouts, rollout_id = self.ledger.rollouts, state.rollout_id
         evidence = None if move.evidence is None else move.evidence.model_dump(mode="json")
         if move.kind == "enter":
-            return rollouts.enter_step(rollout_id, state.step_index, move.step_index, evidence, move.decision)
+            step, revision = state.step_index, state.revision
+            return rollouts.enter_step(rollout_id, step, move.step_index, evidence, move.decision, revision)
         if move.kind == "weigh" and evidence is not None:
             if move.decision is None:
                 log.info("%s: the gateway began to count anew, and so does this look", rollout_id)
             return rollouts.weigh(state, evidence, move.decision if move.is_news else None)
         if move.kind == "finish" and move.decision is not None:
-            return rollouts.finish(rollout_id, OUTCOMES[move.decision.action], move.decision)
+            outcome = OUTCOMES[move.decision.action]
+            return rollouts.finish(rollout_id, outcome, move.decision, revision=state.revision)
         return False
 
     def _alarm(self, state: RolloutState, move: Move, told: RolloutDecision) -> None:
@@ -301,10 +303,9 @@ def _held(
     open_target: Callable[[Settings], Target],
 ) -> Controller | None:
     """The controller while the lease is held: a fresh one, that assumes nothing, whenever it was taken anew."""
-    before = None if holding.held is None else holding.held.token
     if not holding.look(time.monotonic()) or holding.held is None:
         return None
-    if controller is None or holding.held.token != before:
+    if controller is None or holding.held.token != controller.token:
         log.info("controller of %s, lease %d", settings.home, holding.held.token)
         for alarm in ledger.alarms.open():  # of lives before: what still holds is raised again
             ledger.alarms.cleared(alarm.subject)

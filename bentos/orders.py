@@ -131,6 +131,9 @@ def undo(ledger: Ledger, model: str, reason: str) -> RolloutState:
     decision = decision_of(last, "roll_back", "rolled_back", reason, datetime.now(UTC))
     decision = decision.model_copy(update={"from_stage": "full"})
     if not ledger.rollouts.undo(last, decision):
+        now = ledger.versions.champion(model)
+        if now is None or now.version != last.challenger:  # somebody was faster: with an undo, or a promotion
+            return last
         at_once = last.plan.model_copy(update={"steps": ()})
         try:
             ledger.rollouts.offer(

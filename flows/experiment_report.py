@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,13 +12,15 @@ from flows import rollout_words as words
 from flows.context import Context
 from flows.rollout_report import escaped
 from flows.rollout_view import RolloutView, read_view
-from lake.errors import TidemillError
+from lake.errors import StorageError, TidemillError
 from lake.layout import report_prefix
 from lake.ledger import Ledger
 from lake.ledger.experiments import version_of
 from lake.ledger.rollout_state import RolloutState
 from lake.recipe import Arm, Compared, Experiment
 from lake.records import CheckResult
+
+log = logging.getLogger("tidemill.serve")
 
 COLUMNS = ("metric", "a", "b", "b against a", "interval", "samples a/b", "outcome")
 
@@ -77,7 +80,13 @@ class ExperimentReports:
             if not self._context.bucket.exists(
                 f"{report_prefix(state.model, 'experiment', state.rollout_id)}report.md"
             ):
-                keep_experiment_report(self._context, state.rollout_id)
+                try:
+                    keep_experiment_report(self._context, state.rollout_id)
+                except StorageError:
+                    raise
+                except TidemillError as error:  # of one experiment: the others get theirs
+                    log.warning("report of %s: %s", state.rollout_id, error)
+                    continue
                 new.append(state.rollout_id)
             self._kept.add(state.rollout_id)
         return new

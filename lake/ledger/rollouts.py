@@ -83,10 +83,12 @@ class Rollouts:
         step_index: int,
         evidence: dict[str, Any] | None,
         decision: RolloutDecision | None = None,
+        revision: int | None = None,
     ) -> bool:
         """Compare-and-set of the step, with the evidence that it begins with.
 
-        The decision that led to it is recorded with it, or not at all.
+        The decision that led to it is recorded with it, or not at all. With the `revision` of the evidence that it rests
+        on, nothing is done once there is newer evidence.
         """
         with self._engine.begin() as connection:
             result = connection.execute(
@@ -95,6 +97,7 @@ class Rollouts:
                     rollouts.c.rollout_id == rollout_id,
                     rollouts.c.step_index == expected,
                     rollouts.c.state == "running",
+                    rollouts.c.revision == (rollouts.c.revision if revision is None else revision),
                 )
                 .values(
                     step_index=step_index,
@@ -142,13 +145,19 @@ class Rollouts:
             return result.rowcount == 1
 
     def finish(
-        self, rollout_id: str, state: str, decision: RolloutDecision | None = None, cool_down: bool = True
+        self,
+        rollout_id: str,
+        state: str,
+        decision: RolloutDecision | None = None,
+        cool_down: bool = True,
+        revision: int | None = None,
     ) -> bool:
         """Compare-and-set from running to `promoted`, `rolled_back` or `ended`, with what follows, in one transaction.
 
         Promoted: the challenger is the champion, and the one before is retired; its replica is kept for a while.
         Rolled back: a challenger that has served before is retired again, another one is `rolled_back`, with the
         decision's reason as message; unless `cool_down` is False, the model cools down. Ended: an experiment is over.
+        With the `revision` of the evidence that it rests on, nothing is done once there is newer evidence.
         """
         if state not in ("promoted", "rolled_back", "ended"):
             raise ValueError(f"state={state!r}, expected promoted, rolled_back or ended")
@@ -156,7 +165,13 @@ class Rollouts:
         with self._engine.begin() as connection:
             this = rollouts.c.rollout_id == rollout_id
             result = connection.execute(
-                update(rollouts).where(this, rollouts.c.state == "running").values(state=state, ended_at=now)
+                update(rollouts)
+                .where(
+                    this,
+                    rollouts.c.state == "running",
+                    rollouts.c.revision == (rollouts.c.revision if revision is None else revision),
+                )
+                .values(state=state, ended_at=now)
             )
             if result.rowcount != 1:
                 return False

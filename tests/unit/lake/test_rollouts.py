@@ -201,6 +201,18 @@ def test_evidence_of_a_step_that_is_over_is_not_kept(three_versions: Ledger) -> 
     assert not three_versions.rollouts.weigh(now, {"late": 1})
 
 
+def test_no_verdict_on_evidence_that_is_not_the_newest(three_versions: Ledger) -> None:
+    rollout = offer(three_versions)
+    three_versions.rollouts.enter_step(rollout.rollout_id, -1, 0, None)
+    slept = three_versions.rollouts.get(rollout.rollout_id)
+    assert slept is not None
+    assert three_versions.rollouts.weigh(slept, {"n": 1})
+    verdict = decision(rollout, "roll_back")
+    assert not three_versions.rollouts.finish(rollout.rollout_id, "rolled_back", verdict, revision=slept.revision)
+    assert not three_versions.rollouts.enter_step(rollout.rollout_id, 0, 1, None, verdict, slept.revision)
+    assert three_versions.rollouts.finish(rollout.rollout_id, "rolled_back", verdict, revision=slept.revision + 1)
+
+
 def test_a_model_cools_down_after_a_rollback(three_versions: Ledger) -> None:
     rollout = offer(three_versions)
     three_versions.rollouts.finish(rollout.rollout_id, "rolled_back", decision(rollout, "roll_back"))

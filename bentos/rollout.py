@@ -158,6 +158,9 @@ def _too_early(step: RolloutStep, evidence: Evidence) -> str | None:
         return f"waiting for requests: {challenger.n_requests} of {step.min_requests} answered by the challenger"
     if champion.n_requests < MIN_CHAMPION_REQUESTS:
         return f"waiting for requests: {champion.n_requests} of {MIN_CHAMPION_REQUESTS} answered by the champion"
+    # A gateway tells latencies a moment after it has counted the answers.
+    if not champion.latencies or not challenger.latencies:
+        return "waiting for the gateway to tell latencies"
     if elapsed_s < step.min_duration_s:
         return f"waiting for time: {elapsed_s:.0f} of {step.min_duration_s:.0f} s"
     return None

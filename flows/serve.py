@@ -36,8 +36,11 @@ class Server:
     Flows run in threads of their own.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, warm: threading.Thread | None = None) -> None:
+        """`warm` imports what flows need. No flow begins before it has ended: two threads that import a library by
+        different ways leave it half imported, for as long as the process lives."""
         self.context = context
+        self._warm = warm
         self.stopping = threading.Event()
         self._complaints = Complaints(log)
         self._watcher = Watcher(context, self._complaints.tell)
@@ -63,6 +66,8 @@ class Server:
                 threading.Thread(target=listen, args=arguments, name="sqs", daemon=True).start()
             watchdog = Watchdog(self.context.ledger, lambda: open_target(self.context.settings))
             threading.Thread(target=watchdog.run, args=(self.stopping,), name="watchdog", daemon=True).start()
+            while self._warm is not None and self._warm.is_alive() and not self.stopping.is_set():
+                self._warm.join(timeout=0.2)
             while not self.stopping.is_set():
                 started = time.monotonic()
                 self._complaints.attempt("handing over", self._handover.tick)
@@ -114,10 +119,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("tidemill").setLevel(logging.INFO)  # Prefect has set up logging before, for itself alone
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    server = Server(Context.from_environment())
+    warm = threading.Thread(target=_warm_imports, daemon=True)
+    server = Server(Context.from_environment(), warm)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     signal.signal(signal.SIGINT, lambda *_: server.stop())
-    threading.Thread(target=_warm_imports, daemon=True).start()
+    warm.start()
     server.run()
     # Flows in threads may wait for minutes, for a training say. Their runs and drops are taken up at the next start.
     with suppress(TidemillError):

@@ -13,7 +13,7 @@ from tests.servers import wait_until
 
 pytestmark = pytest.mark.integration
 
-PROCESSES = {"storage", "prefect", "gateway", "controller", "serve", "worker-training", "worker-light"}
+PROCESSES = {"storage", "prefect", "gateway", "status", "controller", "serve", "worker-training", "worker-light"}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,13 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path):
     env = environment(home)
     with ending_all(home / "demo"):
         demo = subprocess.Popen(
-            [TIDEMILL, "demo"], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [TIDEMILL, "demo"],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # A shell makes what it runs in the background deaf to it, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         wait_until("its store is up", lambda: len(processes_of(home / "demo")) > 2, timeout_s=60)
         demo.send_signal(signal.SIGINT)

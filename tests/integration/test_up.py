@@ -105,13 +105,12 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_started(tmp_path):
     env = environment(home)
     with ending_all(home / "demo"):
         demo = subprocess.Popen(
-            [TIDEMILL, "demo"],
+            # A shell makes what it runs in the background deaf to an interrupt, and that is inherited.
+            ["env", "--default-signal=INT", TIDEMILL, "demo"],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # A shell makes what it runs in the background deaf to it, and that is inherited.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         wait_until("its store is up", lambda: len(processes_of(home / "demo")) > 2, timeout_s=60)
         demo.send_signal(signal.SIGINT)

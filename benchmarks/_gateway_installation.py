@@ -88,7 +88,7 @@ class Installation:
         )
         return begin_rollout(
             self.settings, self.ledger,
-            model=MODEL, version=made.version, tag=made.version, plan=plan, inject_error_rate=error_rate,
+            model=MODEL, version=made.version, tag=f"{made.version}@{error_rate}", plan=plan,
         )  # fmt: skip
 
     def champion(self, error_rate: float = 0.0) -> str:

@@ -1,12 +1,11 @@
 """`python -m benchmarks._gateway_server TAG PORT`: a small real HTTP server in place of a bento.
 
-As `tests.upstream`, but each version draws its failures with a seed of its own and names itself in them, and
-`POST /turn` with `{"error_rate": 0.5}` makes a good version bad while it serves.
+As `tests.upstream`, but each version draws its failures with a seed of its own and names itself in them. Its tag is the
+version, or the version and a share of requests that fail, as `v3@0.01`: faults of its own, not of a drill. `POST /turn` with `{"error_rate": 0.5}` makes a good version bad while it serves.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 
@@ -34,7 +33,8 @@ class Turning(ModelServer):
 
 
 def main(tag: str, port: int) -> None:
-    server = Turning(tag, float(os.environ.get("TIDEMILL_INJECT_ERROR_RATE", "0")))
+    version, _, error_rate = tag.partition("@")
+    server = Turning(version, float(error_rate or 0))
     app = server.app()
     app.router.routes.append(Route("/turn", server.turn, methods=["POST"]))
     uvicorn.run(
